@@ -1,0 +1,186 @@
+"""The request's path: users → retrieve → filter → rank → diversify → slate, for a batch of requests at once.
+
+This file only puts the stages in order. What a stage does is in `stages/`; transport, ids of tensors and metrics are in
+`serving/`. Every request gets an answer of its own: a slate, or the error that it alone caused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortlist.bundle import Bundle
+from shortlist.catalog import Catalog
+from shortlist.config import CascadeConfig
+from shortlist.deadlines import StageCosts
+from shortlist.errors import ShortlistError
+from shortlist.stages.diversify import Diversify, explore
+from shortlist.stages.filter import Filter
+from shortlist.stages.popularity import Popularity
+from shortlist.stages.rank import Rank
+from shortlist.stages.retrieve import Retrieve
+from shortlist.stages.users import Users
+from shortlist.types import FALLBACK, FULL, NO_FILTER, Candidates, Float32, Int32, Request, Slate, UserBatch
+
+Observer = Callable[[str, float, int, int], None]
+"""Told after each stage of a batch: its name, seconds, items in, items out."""
+
+
+@dataclass
+class Funnel:
+    """What each stage did to one batch: for traces and metrics."""
+
+    stages: list[tuple[str, float, int, int]] = field(default_factory=list)  # name, seconds, items in, items out
+    survivors: dict[str, Int32] = field(default_factory=dict)  # stage -> rows [B, N] best first
+
+
+class Cascade:
+    """A loaded bundle, ready to answer. One instance serves one thread."""
+
+    def __init__(self, bundle: Bundle, seed: int | None = None) -> None:
+        self.version = bundle.version
+        self.config = CascadeConfig.model_validate(bundle.metadata["cascade"])
+        self.catalog = Catalog.load(bundle)
+        self.popularity = Popularity(bundle)
+        self.users = Users(bundle, self.catalog, self.popularity, self.config.history)
+        self.retrieve = Retrieve(bundle, self.catalog)
+        self.filter = Filter(bundle, self.catalog)
+        self.rank = Rank(bundle, self.catalog)
+        self.diversify = Diversify(bundle, self.catalog)
+        self.costs = StageCosts()
+        self.observer: Observer | None = None
+        self._rng = np.random.default_rng(seed)
+
+    @classmethod
+    def load(cls, path: Path, verify: bool = True, seed: int | None = None) -> Cascade:
+        """Open the bundle at `path` and its graphs. Raises BundleError when something in it is missing or damaged."""
+        return cls(Bundle.open(path, verify), seed)
+
+    def recommend(self, requests: Sequence[Request]) -> list[Slate | ShortlistError]:
+        """One answer for each request, in order: a Slate, or the RequestError or DeadlineError it caused itself."""
+        answers: dict[int, Slate | ShortlistError] = {}
+        plans: dict[str, list[int]] = defaultdict(list)
+        now_us = time.time_ns() // 1000
+        for i, request in enumerate(requests):
+            try:
+                self.users.check(request)
+                plans[self.costs.plan(request, now_us)].append(i)
+            except ShortlistError as error:
+                answers[i] = error
+        for plan, members in plans.items():
+            answers.update(zip(members, self._answer(plan, [requests[i] for i in members]), strict=True))
+        return [answers[i] for i in range(len(requests))]
+
+    def warm_up(self) -> None:
+        """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
+        item = self.catalog.ids.id(0)
+        for _ in range(3):
+            self.recommend([Request(history=(item,), trace=True), Request()])
+
+    def _answer(self, plan: str, requests: list[Request]) -> list[Slate]:
+        """Slates for requests that share a plan; those without a history take the cold-start path."""
+        funnel = Funnel()
+        with self._stage(funnel, "users", len(requests)):
+            users = self.users.read(requests)
+        cold = (users.lengths == 0) | (plan == FALLBACK)
+        slates: dict[int, Slate] = {}
+        for members, path in ((np.flatnonzero(~cold), self._warm), (np.flatnonzero(cold), self._cold)):
+            if len(members):
+                part = [requests[i] for i in members]
+                answered = path(plan, users.take(members), part, Funnel(list(funnel.stages)))
+                slates.update(zip(members.tolist(), answered, strict=True))
+        return [slates[i] for i in range(len(requests))]
+
+    def _warm(self, plan: str, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+        depth = self._rank_depth(requests)
+        stage, wanted = "retrieve", max(self.config.candidates, depth)
+        with self._stage(funnel, stage, len(users) * len(self.catalog)):
+            candidates = self._note(funnel, stage, self.retrieve(users, wanted))
+        if plan != NO_FILTER:
+            stage = "filter"
+            with self._stage(funnel, stage, candidates.rows.size):
+                candidates = self._note(funnel, stage, self.filter(users, candidates, depth))
+        if plan == FULL:
+            stage = "rank"
+            with self._stage(funnel, stage, candidates.rows.size):
+                candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
+        return self._slates(plan, stage, candidates.head(depth), requests, funnel)
+
+    def _cold(self, plan: str, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+        with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
+            candidates = self._note(funnel, "popularity", self.popularity(users, self._rank_depth(requests)))
+        return self._slates(plan, "popularity", candidates, requests, funnel)
+
+    def _slates(
+        self, plan: str, stage: str, candidates: Candidates, requests: list[Request], funnel: Funnel
+    ) -> list[Slate]:
+        lengths = [r.k or self.config.k for r in requests]
+        default = self.config.diversity
+        diversity = np.array([default if r.diversity is None else r.diversity for r in requests], np.float32)
+        with self._stage(funnel, "diversify", candidates.rows.size):
+            picks = self.diversify(candidates, stage, diversity, max(lengths))
+            chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, candidates.rows, strict=True)]
+        return [
+            self._slate(plan, candidates.rows[b], candidates.scores[b], *chosen[b], request, funnel, b)
+            for b, request in enumerate(requests)
+        ]
+
+    def _explore(self, picks: Int32, rows: Int32) -> tuple[Int32, Float32]:
+        picks = picks[picks >= 0]
+        if self.config.exploration == 0:
+            return picks, np.ones(len(picks), np.float32)
+        return explore(picks, int((rows >= 0).sum()), self.config.exploration, self._rng)
+
+    def _slate(
+        self,
+        plan: str,
+        rows: Int32,
+        scores: Float32,
+        picks: Int32,
+        propensities: Float32,
+        request: Request,
+        funnel: Funnel,
+        member: int,
+    ) -> Slate:
+        items = tuple(self.catalog.ids.id(row) for row in rows[picks].tolist())
+        trace = self._trace(items, rows[picks], funnel, member) if request.trace else None
+        return Slate(items, scores[picks], propensities, plan, trace)
+
+    def _trace(self, items: tuple[bytes, ...], rows: Int32, funnel: Funnel, member: int) -> dict[str, Any]:
+        """Time and counts per stage (of the whole batch), and each item's rank (from 1) at every stage."""
+        ranks = {name: {row: i + 1 for i, row in enumerate(s[member].tolist())} for name, s in funnel.survivors.items()}
+        return {
+            "version": self.version,
+            "stages": [{"stage": n, "ms": 1e3 * s, "in": i, "out": o} for n, s, i, o in funnel.stages],
+            "items": [
+                {"id": item.decode(), "ranks": {name: of[row] for name, of in ranks.items()}, "slot": slot + 1}
+                for slot, (item, row) in enumerate(zip(items, rows.tolist(), strict=True))
+            ],
+        }
+
+    def _rank_depth(self, requests: list[Request]) -> int:
+        """At least twice the longest slate, so that diversity has a choice."""
+        return max(self.config.rank_depth, 2 * max(r.k or self.config.k for r in requests))
+
+    def _note(self, funnel: Funnel, stage: str, candidates: Candidates) -> Candidates:
+        funnel.survivors[stage] = candidates.rows
+        return candidates
+
+    @contextmanager
+    def _stage(self, funnel: Funnel, name: str, items_in: int) -> Iterator[None]:
+        """Time one stage of a batch, and tell the costs and the observer."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        items_out = funnel.survivors[name].size if name in funnel.survivors else items_in
+        funnel.stages.append((name, seconds, items_in, items_out))
+        self.costs.observe(name, seconds)
+        if self.observer:
+            self.observer(name, seconds, items_in, items_out)

@@ -1,0 +1,164 @@
+"""The item table and the map between the caller's ids and our rows.
+
+Both are plain memory-mapped arrays, so that every server process shares one copy. `IdMap` serves users as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from shortlist.bundle import Bundle
+from shortlist.types import Float32, Int32, Int64
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """id -> row by an open-addressing hash table (FNV-1a, linear probing); row -> id by offsets into one blob."""
+
+    blob: Bytes  # [T] all ids, one after the other
+    offsets: Int64  # [N + 1]
+    slots: Int32  # [2^p], at most half full; -1 is empty
+
+    @classmethod
+    def build(cls, ids: Sequence[str]) -> IdMap:
+        """Index `ids`, whose positions become the rows. Raises ValueError when one stands twice."""
+        encoded = [i.encode() for i in ids]
+        blob, offsets = _join(encoded)
+        slots = np.full(1 << max(4, (2 * len(ids)).bit_length()), -1, np.int32)
+        twin = _insert_all(blob, offsets, slots)
+        if twin >= 0:
+            raise ValueError(f"id {ids[twin]!r} stands twice")
+        return cls(blob, offsets, slots)
+
+    @classmethod
+    def load(cls, bundle: Bundle, prefix: str) -> IdMap:
+        """Memory-map the map written as `<prefix>_ids`, `<prefix>_offsets`, `<prefix>_slots`."""
+        return cls(*(bundle.array(f"{prefix}_{part}") for part in ("ids", "offsets", "slots")))
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """The arrays to write into a bundle under `prefix`."""
+        return {f"{prefix}_ids": self.blob, f"{prefix}_offsets": self.offsets, f"{prefix}_slots": self.slots}
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self, ids: Sequence[bytes]) -> Int32:
+        """Rows of `ids`, -1 where unknown: Int32[len(ids)]."""
+        if not ids:
+            return np.empty(0, np.int32)
+        rows: Int32 = _find_all(*_join(ids), self.blob, self.offsets, self.slots)
+        return rows
+
+    def id(self, row: int) -> bytes:
+        """The caller's id of `row`."""
+        return self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The item table [N, W]: what retrieval, ranker, filter and diversifier know of an item, one row each.
+
+    `columns` names the ranges of the table; ranges may coincide (tied history and retrieval vectors).
+    """
+
+    ids: IdMap
+    table: Float32  # [N, W]
+    columns: dict[str, tuple[int, int]]  # retrieval, history, ranker, features, diversity
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> Catalog:
+        """Memory-map the bundle's catalogue."""
+        layout = bundle.document("layout")
+        columns = {name: (int(start), int(stop)) for name, (start, stop) in layout.items()}
+        return cls(IdMap.load(bundle, "item"), bundle.array("table"), columns)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def width(self, name: str) -> int:
+        """Number of columns called `name`."""
+        start, stop = self.columns[name]
+        return stop - start
+
+    def part(self, name: str) -> Float32:
+        """A view of the columns called `name`: [N, width]."""
+        start, stop = self.columns[name]
+        return self.table[:, start:stop]
+
+    def gather(self, rows: Int32, name: str) -> Float32:
+        """Columns `name` of `rows` [...]: [..., width]; zeros where a row is -1."""
+        gathered: Float32 = self.part(name)[np.maximum(rows, 0)]
+        gathered[rows < 0] = 0
+        return gathered
+
+
+def build_table(parts: dict[str, Float32]) -> tuple[Float32, dict[str, list[int]]]:
+    """Lay item arrays side by side: the table [N, W] and its layout. Equal arrays (by identity) share columns."""
+    layout: dict[str, list[int]] = {}
+    laid: dict[int, list[int]] = {}
+    columns: list[Float32] = []
+    width = 0
+    for name, part in parts.items():
+        if id(part) not in laid:
+            laid[id(part)] = [width, width + part.shape[1]]
+            columns.append(part)
+            width += part.shape[1]
+        layout[name] = laid[id(part)]
+    return np.ascontiguousarray(np.concatenate(columns, axis=1), dtype=np.float32), layout
+
+
+def _join(ids: Sequence[bytes]) -> tuple[Bytes, Int64]:
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+    return np.frombuffer(b"".join(ids), np.uint8), offsets
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _hash(blob: Bytes, start: int, stop: int) -> int:
+    value = np.uint64(14695981039346656037)
+    for i in range(start, stop):
+        value = (value ^ np.uint64(blob[i])) * np.uint64(1099511628211)
+    return value ^ (value >> np.uint64(29))
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> int:
+    """Slot that holds the id, or the empty slot where it belongs."""
+    mask = np.uint64(len(slots) - 1)
+    slot = _hash(ids, start, stop) & mask
+    while slots[slot] >= 0:
+        low, high = offsets[slots[slot]], offsets[slots[slot] + 1]
+        same = high - low == stop - start
+        for i in range(stop - start):
+            if not same:
+                break
+            same = ids[start + i] == blob[low + i]
+        if same:
+            return slot
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
+    for row in range(len(offsets) - 1):
+        slot = _find(blob, offsets[row], offsets[row + 1], blob, offsets, slots)
+        if slots[slot] >= 0:
+            return row
+        slots[slot] = row
+    return -1
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _find_all(ids: Bytes, starts: Int64, blob: Bytes, offsets: Int64, slots: Int32) -> Int32:
+    rows = np.empty(len(starts) - 1, np.int32)
+    for i in range(len(rows)):
+        rows[i] = slots[_find(ids, starts[i], starts[i + 1], blob, offsets, slots)]
+    return rows

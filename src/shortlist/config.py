@@ -1,0 +1,198 @@
+"""The one configuration object: a YAML file in, a validated `Config` out.
+
+Every field is documented by the string under it; unknown keys are refused. Code below this module takes plain
+arguments or one of these sections, never a file name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shortlist.errors import ConfigError
+
+AttributeKind = Literal["category", "multi", "text", "numeric"]
+Protocol = Literal["leave-one-out", "rolling", "cold-users"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    source: Literal["ml-100k", "recbole", "movielens", "sequences", "table"] = "ml-100k"
+    """Where the log comes from: the built-in MovieLens-100k, RecBole atomic files, a MovieLens CSV folder, a text file
+    of sequences (`user item` or `user item item …` a line), or any CSV/Parquet table with a column mapping."""
+    path: Path | None = None
+    """File or folder to read; not used by `ml-100k`."""
+    columns: dict[str, str] = {}
+    """`table` only: from our names (user_id, item_id, timestamp, event, value) to the file's column names."""
+    item_path: Path | None = None
+    """`table` only: a CSV/Parquet file of item attributes with a column `item_id` (or `columns["item_id"]`)."""
+    user_path: Path | None = None
+    """`table` only: a CSV/Parquet file of user attributes, likewise."""
+    item_attributes: dict[str, AttributeKind] = {}
+    """`table` only: which item columns to use and how to read each."""
+    user_attributes: dict[str, AttributeKind] = {}
+    """`table` only: which user columns to use and how to read each."""
+    max_rejected: float = Field(0.05, ge=0, le=1)
+    """Share of rows that may be rejected before loading fails."""
+    event_weights: dict[str, float] = {}
+    """Training weight of each event type; absent types weigh 1. A weight of 0 keeps the event in histories only."""
+
+
+class SplitConfig(Section):
+    protocol: Protocol = "leave-one-out"
+    """Which examples are held out; training never sees them."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """`rolling`: the latest share of events that is predicted."""
+    cold_share: float = Field(0.1, gt=0, lt=0.5)
+    """`cold-users`: share of users held out for test, and again for validation."""
+
+
+class TowerConfig(Section):
+    family: Literal["decay", "transformer"] = "decay"
+    """How the history becomes a user vector: learned temporal decay, or a causal transformer of LiGR blocks."""
+    dim: int = Field(64, ge=8, le=512)
+    """Width of the user and item vectors."""
+    layers: int = Field(2, ge=1, le=8)
+    """`transformer`: number of blocks."""
+    heads: int = Field(2, ge=1, le=16)
+    """`transformer`: attention heads."""
+    history: int = Field(50, ge=1, le=1000)
+    """Most recent events the tower reads."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout inside the tower."""
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of item ids hidden in training, so that the content vector alone serves new items."""
+    epochs: int = Field(20, ge=1)
+    """Upper bound on passes over the log; validation may stop earlier."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of AdamW."""
+    batch_tokens: int = Field(3200, ge=64)
+    """Events per optimiser step."""
+    patience: int = Field(3, ge=1)
+    """Validations without improvement before training stops."""
+    negatives: int | None = Field(None, ge=16)
+    """Sampled negatives with logQ correction; None means full softmax, up to 50,000 items."""
+
+
+class LinearConfig(Section):
+    kind: Literal["ease", "directed_ridge"] = "ease"
+    """Item-item channel: recency-weighted EASE, or a ridge from the decayed history to the next item."""
+    regularization: float = Field(200.0, gt=0)
+    """L2 penalty of the closed form."""
+    decay: float = Field(0.9, gt=0, le=1)
+    """Weight of a history item, per step of age, when scoring."""
+    neighbours: int = Field(500, ge=1)
+    """Largest number of neighbours kept for each item."""
+
+
+class RetrieverConfig(Section):
+    towers: tuple[TowerConfig, ...] = (TowerConfig(),)
+    """User towers to train; their vectors are concatenated with weights chosen on validation."""
+    linear: tuple[LinearConfig, ...] = (LinearConfig(),)
+    """Item-item channels to fit; blended with weights chosen on validation."""
+    mask_seen: bool | None = None
+    """Never return items of the history; None decides by the log's repeat rate."""
+
+
+class RankerConfig(Section):
+    dim: int = Field(32, ge=8, le=256)
+    """Width of the ranker's own item embeddings."""
+    heads: int = Field(2, ge=1, le=16)
+    """Heads of the cross-attention."""
+    history: int = Field(50, ge=1, le=1000)
+    """Most recent events that candidates attend to."""
+    folds: int = Field(2, ge=2, le=10)
+    """User folds for out-of-fold retrieval scores."""
+    hard_negatives: int = Field(100, ge=1)
+    """Negatives per positive, drawn from the retriever's candidates."""
+    positions: int = Field(8, ge=1)
+    """Latest events of each user used as ranking examples."""
+    epochs: int = Field(10, ge=1)
+    """Upper bound on passes over the examples."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout inside the ranker."""
+    patience: int = Field(3, ge=1)
+    """Validations without improvement before training stops."""
+
+
+class FilterConfig(Section):
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the student's hidden layers."""
+    temperature: float = Field(2.0, gt=0)
+    """Softmax temperature of the distillation."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the distillation examples."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
+
+
+class CascadeConfig(Section):
+    candidates: int = Field(500, ge=1, le=10_000)
+    """Items that retrieval hands to the filter."""
+    rank_depth: int = Field(100, ge=1, le=1000)
+    """Items that the filter hands to the ranker; raised to twice k when a request asks for more."""
+    k: int = Field(10, ge=1, le=50)
+    """Slate length when a request does not say."""
+    history: int = Field(50, ge=1, le=1000)
+    """Most recent events read per request."""
+    diversity: float = Field(0.1, ge=0, le=1)
+    """MMR trade-off when a request does not say: 0 is pure relevance (λ = 1), 1 is pure novelty (λ = 0)."""
+    exploration: float = Field(0.0, ge=0, lt=1)
+    """Probability per slot of showing a random ranked candidate instead; its propensity is reported."""
+
+
+class Config(Section):
+    """One training run, from log to bundle."""
+
+    seed: int = 0
+    """Seed of every random choice."""
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    retriever: RetrieverConfig = RetrieverConfig()
+    ranker: RankerConfig = RankerConfig()
+    filter: FilterConfig = FilterConfig()
+    cascade: CascadeConfig = CascadeConfig()
+
+    @model_validator(mode="after")
+    def _depths_descend(self) -> Config:
+        if self.cascade.rank_depth > self.cascade.candidates:
+            raise ValueError(
+                f"cascade.rank_depth is {self.cascade.rank_depth}; at most cascade.candidates ({self.cascade.candidates}) is allowed"
+            )
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Read and validate one YAML file. Raises ConfigError naming the field, its value and what is allowed."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: object, source: str = "config") -> Config:
+        """Validate parsed YAML. Raises ConfigError that lists every bad field."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            rows = [f"  {'.'.join(map(str, e['loc'])) or 'config'} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise ConfigError("\n".join([f"{source} is not a valid configuration:", *rows])) from error
+
+    def write(self, path: Path) -> None:
+        """Write the configuration, defaults included, as YAML."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

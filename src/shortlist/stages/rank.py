@@ -1,0 +1,36 @@
+"""Stage 3: the cross-attention ranker. Candidates are queries over the user's history and never see each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shortlist.bundle import Bundle
+from shortlist.catalog import Catalog
+from shortlist.stages.filter import keep_best
+from shortlist.stages.session import open_session
+from shortlist.types import Candidates, Float32, UserBatch
+
+
+class Rank:
+    """The exported ranker on ONNX Runtime; scores are calibrated probabilities."""
+
+    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._session = open_session(bundle.graph("ranker"))
+
+    def __call__(self, users: UserBatch, candidates: Candidates, depth: int) -> Candidates:
+        """The `depth` candidates that the ranker scores highest."""
+        return keep_best(candidates, self.score(users, candidates), depth)
+
+    def score(self, users: UserBatch, candidates: Candidates) -> Float32:
+        """Calibrated probabilities [B, N]; -inf at padding."""
+        features = self.catalog.gather(candidates.rows, "features")
+        inputs = {
+            "history": self.catalog.gather(users.history, "ranker"),
+            "lengths": users.lengths,
+            "candidates": self.catalog.gather(candidates.rows, "ranker"),
+            "features": np.concatenate([features, candidates.channels], axis=2),
+            "side": users.side,
+        }
+        (scores,) = self._session.run(None, inputs)
+        return np.where(candidates.rows >= 0, scores, np.float32(-np.inf))

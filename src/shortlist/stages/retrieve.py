@@ -1,0 +1,157 @@
+"""Stage 1: from the whole catalogue to a few hundred candidates.
+
+Two channels are fused: the towers' inner product (FAISS) and sparse item-item matrices (a few thousand additions).
+Score of an item = u·v + Σ_channels Σ_j decay^age_j · B[h_j, item], in units fixed by training. FAISS only proposes;
+every proposal is scored again from the item table, so that quantised indexes and batch sizes change no score.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from shortlist.bundle import Bundle
+from shortlist.catalog import Catalog
+from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
+
+EXACT_BELOW = 20_000  # items; up to here FAISS is asked for every item, so that the fused order is exact
+_MASKED, _LISTED = 1, 2
+
+
+class Retrieve:
+    """FAISS and the item-item channels behind one call. Not thread-safe: it owns scratch of the catalogue's length."""
+
+    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
+        settings = bundle.document("retrieve")
+        self.vectors = catalog.part("retrieval")
+        self.index = faiss.read_index(str(bundle.file("index.faiss")), faiss.IO_FLAG_MMAP)
+        if settings["nprobe"]:
+            faiss.extract_index_ivf(self.index).nprobe = int(settings["nprobe"])
+        self.channels = [
+            (*(bundle.array(f"linear{i}_{part}") for part in ("indptr", "indices", "values")), np.float32(decay))
+            for i, decay in enumerate(settings["linear_decays"])
+        ]
+        self._linear = np.zeros(len(catalog), np.float32)
+        self._state = np.zeros(len(catalog), np.uint8)
+
+    def __call__(self, users: UserBatch, depth: int) -> Candidates:
+        """The `depth` best rows of each of B users, masked rows left out."""
+        rows = np.full((len(users), depth), -1, np.int32)
+        scores = np.full((len(users), depth), -np.inf, np.float32)
+        channels = np.zeros((len(users), depth, 2), np.float32)
+        near = self._search(users, depth)
+        for b in range(len(users)):
+            touched = self._add_linear(users.history[b, : users.lengths[b]])
+            _fuse(
+                near[b], touched, users.masked[b], users.vectors[b], self.vectors,
+                self._linear, self._state, rows[b], scores[b], channels[b],
+            )  # fmt: skip
+        return Candidates(rows, scores, channels)
+
+    def _search(self, users: UserBatch, depth: int) -> Int64:
+        """Nearest rows [B, M], -1 where there are fewer, with spare ones for those that will be masked."""
+        count = len(self.vectors)
+        spare = max((len(m) for m in users.masked), default=0)
+        wanted = count if count <= EXACT_BELOW else min(count, depth + spare)
+        _, near = self.index.search(users.vectors, wanted)
+        rows: Int64 = near
+        return rows
+
+    def _add_linear(self, history: Int32) -> Int32:
+        """Add every channel's scores into the scratch; returns the rows touched (a row may stand once a channel)."""
+        touched = [_add(history, *channel, self._linear) for channel in self.channels]
+        return np.concatenate(touched) if touched else np.empty(0, np.int32)
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _add(
+    history: Int32,  # [L] oldest first
+    indptr: Int64,
+    indices: Int32,
+    values: Float32,
+    decay: np.float32,
+    linear: Float32,  # [N] added to
+) -> Int32:
+    total = 0
+    for item in history:
+        total += indptr[item + 1] - indptr[item]
+    touched = np.empty(total, np.int32)
+    count = 0
+    weight = np.float32(1)
+    for age in range(len(history)):
+        item = history[len(history) - 1 - age]
+        for i in range(indptr[item], indptr[item + 1]):
+            row = indices[i]
+            if linear[row] == 0:
+                touched[count] = row
+                count += 1
+            linear[row] += weight * values[i]
+        weight *= decay
+    return touched[:count]
+
+
+@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[misc]
+def _fuse(
+    near: Int64,  # [M] proposals of FAISS, -1 where it found fewer
+    touched: Int32,  # [T] rows with a linear score
+    masked: Int32,
+    vector: Float32,  # [D]
+    vectors: Float32,  # [N, D]
+    linear: Float32,  # [N] scratch, zeroed again
+    state: NDArray[np.uint8],  # [N] scratch, zeroed again
+    rows: Int32,  # [K] out
+    scores: Float32,  # [K] out
+    channels: Float32,  # [K, 2] out
+) -> None:
+    for row in masked:
+        state[row] = _MASKED
+    floor = _linear_floor(touched, linear, state, len(rows))
+    pool = np.empty(len(near) + len(touched), np.int32)
+    count = 0
+    for row in near:
+        if row >= 0 and state[row] == 0:
+            state[row] = _LISTED
+            pool[count] = row
+            count += 1
+    for row in touched:
+        if state[row] == 0 and linear[row] >= floor:
+            state[row] = _LISTED
+            pool[count] = row
+            count += 1
+    tower = np.empty(count, np.float32)
+    total = np.empty(count, np.float32)
+    for i in range(count):
+        dot = np.float32(0)
+        for d in range(len(vector)):
+            dot += vector[d] * vectors[pool[i], d]
+        tower[i] = dot
+        total[i] = dot + linear[pool[i]]
+    order = np.argsort(-total, kind="mergesort")
+    for slot in range(min(len(rows), count)):
+        i = order[slot]
+        rows[slot] = pool[i]
+        scores[slot] = total[i]
+        channels[slot, 0] = tower[i]
+        channels[slot, 1] = linear[pool[i]]
+    for i in range(count):
+        state[pool[i]] = 0
+    for row in masked:
+        state[row] = 0
+    for row in touched:
+        linear[row] = 0
+
+
+@njit(nogil=True)  # type: ignore[misc]
+def _linear_floor(touched: Int32, linear: Float32, state: NDArray[np.uint8], depth: int) -> float:
+    """The depth-th largest linear score among touched rows that are not masked; -inf when there are fewer."""
+    values = np.empty(len(touched), np.float32)
+    count = 0
+    for row in touched:
+        if state[row] == 0:
+            values[count] = -linear[row]
+            count += 1
+    if count <= depth:
+        return -np.inf
+    return -np.partition(values[:count], depth - 1)[depth - 1]

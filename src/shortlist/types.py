@@ -1,0 +1,94 @@
+"""The values that travel through the cascade: Request, UserBatch, Candidates, Slate.
+
+They know nothing of Triton, of torch or of where their arrays came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+FULL, NO_RANK, NO_FILTER, FALLBACK, STALE_PROFILE = "full", "no_rank", "no_filter", "fallback", "stale_profile"
+MAX_K = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One person's request. Ids are the caller's own, as bytes; `None` options take the configured default."""
+
+    user_id: bytes = b""  # empty: anonymous
+    history: tuple[bytes, ...] = ()  # item ids, oldest first; not empty: replaces the stored history
+    exclude: tuple[bytes, ...] = ()  # item ids never to return
+    k: int | None = None  # 1..50
+    diversity: float | None = None  # 0..1
+    context: Mapping[str, Any] = field(default_factory=dict)
+    deadline_unix_us: int | None = None
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserBatch:
+    """The user side of B requests, computed once: what every later stage reads of the person."""
+
+    history: Int32  # [B, L] catalogue rows, oldest first, right-padded with -1
+    lengths: Int64  # [B] valid entries of history; 0 is a cold start
+    side: Float32  # [B, S] user features, then context features
+    vectors: Float32  # [B, D] retrieval vectors
+    masked: tuple[Int32, ...]  # B arrays of rows never to return
+    segments: Int32  # [B] popularity segment of the context; 0 is everyone
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, index: Int64) -> UserBatch:
+        """The requests at `index` [B']."""
+        return UserBatch(
+            self.history[index],
+            self.lengths[index],
+            self.side[index],
+            self.vectors[index],
+            tuple(self.masked[i] for i in index),
+            self.segments[index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Catalogue rows under consideration for B requests, best first; row -1 pads the tail and is never read."""
+
+    rows: Int32  # [B, N]
+    scores: Float32  # [B, N] of the stage that made them; -inf at padding
+    channels: Float32  # [B, N, 2] raw retrieval scores: tower, linear; 0 at padding
+
+    def __post_init__(self) -> None:
+        if self.scores.shape != self.rows.shape or self.channels.shape != (*self.rows.shape, 2):
+            raise ValueError(f"shapes disagree: {self.rows.shape}, {self.scores.shape}, {self.channels.shape}")
+
+    def head(self, depth: int) -> Candidates:
+        """The first `depth` candidates of every request."""
+        return Candidates(self.rows[:, :depth], self.scores[:, :depth], self.channels[:, :depth])
+
+    def take(self, order: Int64, scores: Float32) -> Candidates:
+        """Keep positions `order` [B, K] of every row, with their new `scores` [B, K]."""
+        rows = np.take_along_axis(self.rows, order, axis=1)
+        return Candidates(rows, scores, np.take_along_axis(self.channels, order[:, :, None], axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """The answer to one request: at most k items, best first."""
+
+    item_ids: tuple[bytes, ...]
+    scores: Float32  # [k] calibrated probability, or the score of the last stage that ran
+    propensities: Float32  # [k] probability that exploration showed the item there; 1 when deterministic
+    status: str
+    trace: dict[str, Any] | None = None

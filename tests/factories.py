@@ -1,0 +1,179 @@
+"""A small valid bundle with real ONNX graphs and a real FAISS index, made in milliseconds and without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from shortlist.bundle import write_bundle
+from shortlist.catalog import IdMap, build_table
+from shortlist.config import CascadeConfig
+
+DIM, EMBEDDING, FEATURES, SIDE = 16, 8, 2, 3
+CONTEXT_DOCUMENT: dict[str, Any] = {}
+
+
+def make_bundle(
+    path: Path,
+    items: int = 300,
+    users: int = 40,
+    seed: int = 0,
+    features: dict[str, Any] | None = None,
+    **cascade: Any,
+) -> Path:
+    """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items."""
+    rng = np.random.default_rng(seed)
+    vectors = _unit(rng.normal(size=(items, DIM)))
+    table, layout = build_table(
+        {
+            "retrieval": vectors,
+            "history": vectors,
+            "ranker": rng.normal(size=(items, EMBEDDING)).astype(np.float32),
+            "features": rng.normal(size=(items, FEATURES)).astype(np.float32),
+            "diversity": vectors,
+        }
+    )
+    lengths = rng.integers(0, 31, users)
+    lengths[0] = 20
+    rows = np.concatenate([rng.choice(items, n, replace=False) for n in lengths]).astype(np.int32)
+    index_file = path.parent / f"{path.name}-index.faiss"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index = faiss.IndexFlatIP(DIM)
+    index.add(vectors)
+    faiss.write_index(index, str(index_file))
+    popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
+    shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
+    document = features or tiny_features()
+    config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, **cascade})
+    write_bundle(
+        path,
+        arrays={
+            "table": table,
+            "linear0_indptr": np.arange(items + 1, dtype=np.int64) * 5,
+            "linear0_indices": np.concatenate([rng.choice(items, 5, replace=False) for _ in range(items)]).astype("i4"),
+            "linear0_values": rng.random(items * 5).astype(np.float32),
+            "popularity_rows": popular,
+            "popularity_shares": shares,
+            "profile_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            "profile_rows": rows,
+            "profile_features": rng.normal(size=(users, document_width(document, "user"))).astype(np.float32),
+            "profile_unknown": np.zeros(document_width(document, "user"), np.float32),
+            **IdMap.build([f"item-{i}" for i in range(items)]).arrays("item"),
+            **IdMap.build([f"user-{u}" for u in range(users)]).arrays("user"),
+        },
+        graphs=_graphs(document_width(document, "user") + document_width(document, "context")),
+        documents={
+            "layout": layout,
+            "features": document,
+            "retrieve": {"linear_decays": [0.9], "nprobe": None},
+            "popularity": {"field": "hour", "values": ["0", "1"]},
+            "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
+        },
+        files={"index.faiss": index_file},
+        metadata={"mask_seen": True, "cascade": config.model_dump(mode="json"), "name": "tiny"},
+    )
+    index_file.unlink()
+    return path
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _graphs(side: int) -> dict[str, bytes]:
+    return {"user": _user_graph(side), "filter": _filter_graph(side), "ranker": _ranker_graph(side)}
+
+
+def _user_graph(side: int) -> bytes:
+    """User vector = mean of the history's vectors."""
+    nodes = [
+        helper.make_node("ReduceSum", ["history", "axis1"], ["sum"], keepdims=0),
+        *_mean_nodes(),
+        helper.make_node("ReduceSum", ["side", "axis1"], ["sides"], keepdims=1),
+        helper.make_node("Mul", ["sides", "zero"], ["nothing"]),
+        helper.make_node("Add", ["mean", "nothing"], ["user"]),
+    ]
+    inputs = [_tensor("history", ["B", "L", DIM]), _lengths(), _tensor("side", ["B", side])]
+    return _model(nodes, inputs, _tensor("user", ["B", DIM]))
+
+
+def _filter_graph(side: int) -> bytes:
+    """Score = u·v + linear channel."""
+    width = DIM + FEATURES + 2 + side
+    weights = np.zeros((width, 1), np.float32)
+    weights[:DIM] = 1
+    weights[DIM + FEATURES + 1] = 1
+    nodes = [
+        helper.make_node("MatMul", ["features", "weights"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis1"], ["score"]),
+    ]
+    constant = [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())]
+    return _model(nodes, [_tensor("features", ["M", width])], _tensor("score", ["M"]), constant)
+
+
+def _ranker_graph(side: int) -> bytes:
+    """Score = sigmoid(mean history · candidate + first item feature)."""
+    nodes = [
+        helper.make_node("ReduceSum", ["history", "axis1"], ["sum"], keepdims=0),
+        *_mean_nodes(),
+        helper.make_node("Unsqueeze", ["mean", "axis2"], ["query"]),
+        helper.make_node("MatMul", ["candidates", "query"], ["dots3"]),
+        helper.make_node("Squeeze", ["dots3", "axis2"], ["dots"]),
+        helper.make_node("Gather", ["features", "zero_index"], ["feature"], axis=2),
+        helper.make_node("Add", ["dots", "feature"], ["sum2"]),
+        helper.make_node("ReduceSum", ["side", "axis1"], ["sides"], keepdims=1),
+        helper.make_node("Mul", ["sides", "zero"], ["nothing"]),
+        helper.make_node("Add", ["sum2", "nothing"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["score"]),
+    ]
+    inputs = [
+        _tensor("history", ["B", "L", EMBEDDING]),
+        _lengths(),
+        _tensor("candidates", ["B", "N", EMBEDDING]),
+        _tensor("features", ["B", "N", FEATURES + 2]),
+        _tensor("side", ["B", side]),
+    ]
+    return _model(nodes, inputs, _tensor("score", ["B", "N"]))
+
+
+def _mean_nodes() -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Cast", ["lengths"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Max", ["count", "one"], ["count1"]),
+        helper.make_node("Unsqueeze", ["count1", "axis1"], ["count2"]),
+        helper.make_node("Div", ["sum", "count2"], ["mean"]),
+    ]
+
+
+def _tensor(name: str, shape: list[Any]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _lengths() -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info("lengths", TensorProto.INT64, ["B"])
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    output: onnx.ValueInfoProto,
+    constants: list[onnx.TensorProto] | None = None,
+) -> bytes:
+    shared = [
+        helper.make_tensor("axis1", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("axis2", TensorProto.INT64, [1], [2]),
+        helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("zero_index", TensorProto.INT64, [], [0]),
+    ]
+    used = {name for node in nodes for name in node.input}
+    initializers = [t for t in [*shared, *(constants or [])] if t.name in used]
+    graph = helper.make_graph(nodes, "tiny", inputs, [output], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
