@@ -15,7 +15,7 @@ from shortlist.catalog import IdMap, build_table
 from shortlist.config import CascadeConfig
 
 DIM, EMBEDDING, FEATURES, SIDE = 16, 8, 2, 3
-CONTEXT_DOCUMENT: dict[str, Any] = {}
+
 
 
 def make_bundle(
@@ -48,7 +48,7 @@ def make_bundle(
     faiss.write_index(index, str(index_file))
     popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
     shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
-    document = features or tiny_features()
+    document = features or {}
     config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, **cascade})
     write_bundle(
         path,
@@ -177,3 +177,7 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def document_width(document: dict[str, Any], side: str) -> int:
+    return {"user": 2, "context": 1}[side]
