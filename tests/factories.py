@@ -13,8 +13,10 @@ from onnx import TensorProto, helper
 from shortlist.bundle import write_bundle
 from shortlist.catalog import IdMap, build_table
 from shortlist.config import CascadeConfig
+from shortlist.data.encoders import FeatureEncoder
+from shortlist.data.features import FeatureEncoders
 
-DIM, EMBEDDING, FEATURES, SIDE = 16, 8, 2, 3
+DIM, EMBEDDING, FEATURES = 16, 8, 2
 
 
 
@@ -23,7 +25,6 @@ def make_bundle(
     items: int = 300,
     users: int = 40,
     seed: int = 0,
-    features: dict[str, Any] | None = None,
     **cascade: Any,
 ) -> Path:
     """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items."""
@@ -48,7 +49,8 @@ def make_bundle(
     faiss.write_index(index, str(index_file))
     popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
     shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
-    document = features or {}
+    encoders = tiny_encoders()
+    width = encoders.user_encoder.width
     config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, **cascade})
     write_bundle(
         path,
@@ -61,15 +63,15 @@ def make_bundle(
             "popularity_shares": shares,
             "profile_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             "profile_rows": rows,
-            "profile_features": rng.normal(size=(users, document_width(document, "user"))).astype(np.float32),
-            "profile_unknown": np.zeros(document_width(document, "user"), np.float32),
+            "profile_features": rng.normal(size=(users, width)).astype(np.float32),
+            "profile_unknown": np.zeros(width, np.float32),
             **IdMap.build([f"item-{i}" for i in range(items)]).arrays("item"),
             **IdMap.build([f"user-{u}" for u in range(users)]).arrays("user"),
         },
-        graphs=_graphs(document_width(document, "user") + document_width(document, "context")),
+        graphs=_graphs(encoders.side_width),
         documents={
             "layout": layout,
-            "features": document,
+            "features": encoders.to_document(),
             "retrieve": {"linear_decays": [0.9], "nprobe": None},
             "popularity": {"field": "hour", "values": ["0", "1"]},
             "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
@@ -79,6 +81,17 @@ def make_bundle(
     )
     index_file.unlink()
     return path
+
+
+def tiny_encoders() -> FeatureEncoders:
+    """Users have an age; contexts have an hour and a device."""
+    return FeatureEncoders(
+        item_encoder=FeatureEncoder.fit({}, {}),
+        user_encoder=FeatureEncoder.fit({"age": "numeric"}, {"age": [20, 30, 40]}),
+        context_encoder=FeatureEncoder.fit(
+            {"hour": "cyclic", "device": "category"}, {"hour": [0, 12, 23], "device": ["phone", "tablet", "phone"]}
+        ),
+    )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -177,7 +190,3 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
-
-
-def document_width(document: dict[str, Any], side: str) -> int:
-    return {"user": 2, "context": 1}[side]

@@ -66,16 +66,16 @@ class Cascade:
     def recommend(self, requests: Sequence[Request]) -> list[Slate | ShortlistError]:
         """One answer for each request, in order: a Slate, or the RequestError or DeadlineError it caused itself."""
         answers: dict[int, Slate | ShortlistError] = {}
-        plans: dict[str, list[int]] = defaultdict(list)
+        plans: dict[tuple[str, int], list[int]] = defaultdict(list)
         now_us = time.time_ns() // 1000
         for i, request in enumerate(requests):
             try:
                 self.users.check(request)
-                plans[self.costs.plan(request, now_us)].append(i)
+                plans[self.costs.plan(request, now_us), self._rank_depth(request)].append(i)
             except ShortlistError as error:
                 answers[i] = error
-        for plan, members in plans.items():
-            answers.update(zip(members, self._answer(plan, [requests[i] for i in members]), strict=True))
+        for (plan, depth), members in plans.items():
+            answers.update(zip(members, self._answer(plan, depth, [requests[i] for i in members]), strict=True))
         return [answers[i] for i in range(len(requests))]
 
     def warm_up(self) -> None:
@@ -84,8 +84,8 @@ class Cascade:
         for _ in range(3):
             self.recommend([Request(history=(item,), trace=True), Request()])
 
-    def _answer(self, plan: str, requests: list[Request]) -> list[Slate]:
-        """Slates for requests that share a plan; those without a history take the cold-start path."""
+    def _answer(self, plan: str, depth: int, requests: list[Request]) -> list[Slate]:
+        """Slates for requests that share plan and rank depth; those without a history take the cold-start path."""
         funnel = Funnel()
         with self._stage(funnel, "users", len(requests)):
             users = self.users.read(requests)
@@ -94,12 +94,11 @@ class Cascade:
         for members, path in ((np.flatnonzero(~cold), self._warm), (np.flatnonzero(cold), self._cold)):
             if len(members):
                 part = [requests[i] for i in members]
-                answered = path(plan, users.take(members), part, Funnel(list(funnel.stages)))
+                answered = path(plan, depth, users.take(members), part, Funnel(list(funnel.stages)))
                 slates.update(zip(members.tolist(), answered, strict=True))
         return [slates[i] for i in range(len(requests))]
 
-    def _warm(self, plan: str, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
-        depth = self._rank_depth(requests)
+    def _warm(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         stage, wanted = "retrieve", max(self.config.candidates, depth)
         with self._stage(funnel, stage, len(users) * len(self.catalog)):
             candidates = self._note(funnel, stage, self.retrieve(users, wanted))
@@ -113,9 +112,9 @@ class Cascade:
                 candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
         return self._slates(plan, stage, candidates.head(depth), requests, funnel)
 
-    def _cold(self, plan: str, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+    def _cold(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
-            candidates = self._note(funnel, "popularity", self.popularity(users, self._rank_depth(requests)))
+            candidates = self._note(funnel, "popularity", self.popularity(users, depth))
         return self._slates(plan, "popularity", candidates, requests, funnel)
 
     def _slates(
@@ -165,9 +164,9 @@ class Cascade:
             ],
         }
 
-    def _rank_depth(self, requests: list[Request]) -> int:
-        """At least twice the longest slate, so that diversity has a choice."""
-        return max(self.config.rank_depth, 2 * max(r.k or self.config.k for r in requests))
+    def _rank_depth(self, request: Request) -> int:
+        """At least twice the slate, so that diversity has a choice; never the concern of others in the batch."""
+        return max(self.config.rank_depth, 2 * (request.k or self.config.k))
 
     def _note(self, funnel: Funnel, stage: str, candidates: Candidates) -> Candidates:
         funnel.survivors[stage] = candidates.rows

@@ -8,7 +8,7 @@ import numpy as np
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
-from shortlist.data.features import Features
+from shortlist.data.features import FeatureEncoders
 from shortlist.profiles.bundle import StoredProfiles
 from shortlist.stages.popularity import Popularity
 from shortlist.stages.session import open_session
@@ -23,13 +23,13 @@ class Users:
         self.popularity = popularity
         self.length = length
         self.profiles = StoredProfiles.load(bundle)
-        self.features = Features.from_document(bundle.document("features"))
+        self.features = FeatureEncoders.from_document(bundle.document("features"))
         self.mask_seen: bool = bundle.metadata["mask_seen"]
         self._session = open_session(bundle.graph("user"))
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the context does not fit the bundle's schema."""
-        self.features.context_row(request.context)
+        self.features.validate_context(request.context)
 
     def read(self, requests: Sequence[Request]) -> UserBatch:
         """The user side of B valid requests."""

@@ -1,0 +1,36 @@
+"""`shortlist evaluate`: measure a trained run and the baselines, and write the report beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shortlist.config import Protocol
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.", exists=True, file_okay=False)],
+    protocol: Annotated[Protocol, typer.Option(help="How examples are held out.")] = "leave-one-out",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    baselines: Annotated[bool, typer.Option(help="Also fit and measure the baselines.")] = True,
+) -> None:
+    """Measure the cascade, its stages and the baselines on held-out events.
+
+    A run that was trained under another protocol is first trained under this one, in RUN/protocols, for its own
+    training has seen the events to predict. The report is written to RUN/evaluation.
+
+    Example: shortlist evaluate runs/demo --protocol rolling --no-baselines
+    """
+    from shortlist.evaluation.experiment import evaluate_run
+
+    evaluation = evaluate_run(run, protocol, baselines=baselines, show_progress=True).evaluation
+    paths = evaluation.write(run / "evaluation")
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_json(), allow_nan=False))
+    else:
+        from shortlist.evaluation.console import print_evaluation
+
+        print_evaluation(evaluation, paths)

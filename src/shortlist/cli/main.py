@@ -1,0 +1,43 @@
+"""The `shortlist` command: one verb a file. Heavy imports stay inside the verbs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from shortlist.cli import data, demo, doctor, evaluate, export, recommend, reproduce, serve, train
+from shortlist.errors import ShortlistError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A ranking server for hyper-personalised recommendation: train, evaluate, export, serve.",
+)
+app.add_typer(data.app, name="data")
+for command in (
+    train.train,
+    evaluate.evaluate,
+    export.export,
+    serve.serve,
+    recommend.recommend,
+    doctor.doctor,
+    demo.demo,
+    reproduce.reproduce,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point: our own errors are a line each, not a stack."""
+    try:
+        app()
+    except ShortlistError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""From trained models to a bundle: item table, FAISS index, ONNX graphs, profiles and constants, as serving reads them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shortlist.bundle import write_bundle
+from shortlist.cascade import Cascade
+from shortlist.catalog import IdMap, build_table
+from shortlist.config import Config
+from shortlist.data.dataset import Dataset
+from shortlist.data.features import Features
+from shortlist.data.log import InteractionLog
+from shortlist.data.splits import Examples, Split
+from shortlist.models.ranker import Ranker
+from shortlist.models.retriever import Retriever
+from shortlist.profiles.replay import user_batch
+from shortlist.training.popularity import PopularityTable, fit_popularity
+from shortlist.types import Float32
+
+FLAT_UP_TO = 50_000  # items; above, FAISS clusters and quantises
+RECALL_TARGET = 0.97  # of the exact nearest neighbours, that `nprobe` is raised to reach
+CONTENT_WIDTH = 32  # columns that stand for an item's content when slates are diversified
+SCALE_SAMPLE = 500  # validation examples whose scores give the diversifier's constants
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything one run learned."""
+
+    retriever: Retriever
+    ranker: Ranker
+    graphs: dict[str, bytes]  # user, filter, ranker
+    features: Features
+
+
+def assemble(path: Path, config: Config, dataset: Dataset, split: Split, trained: Trained, facts: dict[str, Any]) -> Path:
+    """Write the bundle at `path`. It is written twice: the second time with the constants that the first one's stages gave."""
+    log, features = split.deploy_log, trained.features
+    popularity = fit_popularity(split)
+    vectors = trained.retriever.item_vectors()
+    table, layout = build_table(
+        {
+            "retrieval": vectors,
+            "history": trained.retriever.history_vectors(),
+            "ranker": trained.ranker.item_embeddings(),
+            "features": features.item_features,
+            "diversity": diversity_vectors(vectors, features.item_content, config.seed),
+        }
+    )
+    arrays = {
+        "table": table,
+        "popularity_rows": popularity.rows,
+        "popularity_shares": popularity.shares,
+        **_linear_arrays(trained.retriever),
+        **_profile_arrays(log, features),
+        **IdMap.build(log.item_ids).arrays("item"),
+    }
+    documents = {
+        "layout": layout,
+        "features": features.to_document(),
+        "popularity": popularity.document(),
+        "scales": {name: [0.0, 1.0] for name in ("retrieve", "filter", "rank", "popularity")},
+    }
+    metadata = {
+        "cascade": config.cascade.model_dump(mode="json"),
+        "mask_seen": trained.retriever.mask_seen,
+        **facts,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        index_file, nprobe = _write_index(Path(folder), vectors, config.cascade.candidates, config.seed)
+        items_file = Path(folder) / "items.parquet"
+        dataset.items.write_parquet(items_file)
+        documents["retrieve"] = {
+            "linear_decays": [float(c.decay) for c in trained.retriever.channels],
+            "nprobe": nprobe,
+        }
+        files = {"index.faiss": index_file, "items.parquet": items_file}
+        draft = Path(folder) / "draft"
+        write_bundle(draft, arrays=arrays, graphs=trained.graphs, documents=documents, files=files, metadata=metadata)
+        documents["scales"] = _measure_scales(Cascade.load(draft, verify=False), split.validation, trained, popularity)
+        return write_bundle(
+            path, arrays=arrays, graphs=trained.graphs, documents=documents, files=files, metadata=metadata
+        )
+
+
+def diversity_vectors(vectors: Float32, content: Float32, seed: int) -> Float32:
+    """Unit vectors [N, ·] whose cosine is the mean of the cosines of retrieval vectors and of content.
+
+    Content wider than CONTENT_WIDTH is projected on its leading singular vectors.
+    """
+    if content.shape[1] > CONTENT_WIDTH:
+        torch.manual_seed(seed)
+        left, values, _ = torch.svd_lowrank(torch.from_numpy(content), q=CONTENT_WIDTH)
+        content = (left * values).numpy()
+    parts = [_unit(part) for part in (vectors, content) if np.abs(part).max(initial=0) > 0]
+    return _unit(np.concatenate(parts, axis=1)) if parts else np.zeros((len(vectors), 1), np.float32)
+
+
+def _unit(vectors: Float32) -> Float32:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Float32 = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
+    return unit
+
+
+def _linear_arrays(retriever: Retriever) -> dict[str, NDArray[Any]]:
+    return {
+        f"linear{i}_{name}": np.asarray(getattr(channel, name), dtype)
+        for i, channel in enumerate(retriever.channels)
+        for name, dtype in (("indptr", np.int64), ("indices", np.int32), ("values", np.float32))
+    }
+
+
+def _profile_arrays(log: InteractionLog, features: Features) -> dict[str, NDArray[Any]]:
+    return {
+        "profile_offsets": np.asarray(log.offsets, np.int64),
+        "profile_rows": np.asarray(log.rows, np.int32),
+        "profile_features": np.asarray(features.user_features, np.float32),
+        "profile_unknown": np.asarray(features.user_row(None), np.float32),
+        **IdMap.build(log.user_ids).arrays("user"),
+    }
+
+
+def _write_index(folder: Path, vectors: Float32, depth: int, seed: int) -> tuple[Path, int | None]:
+    """Exact up to FLAT_UP_TO items, else IVF with 8-bit vectors, `nprobe` raised until RECALL_TARGET is reached."""
+    count, dim = vectors.shape
+    path = folder / "index.faiss"
+    if count <= FLAT_UP_TO:
+        index = faiss.IndexFlatIP(dim)
+        index.add(vectors)
+        faiss.write_index(index, str(path))
+        return path, None
+    lists = 2 ** round(np.log2(4 * np.sqrt(count)))
+    index = faiss.index_factory(dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    rng = np.random.default_rng(seed)
+    index.train(vectors[rng.choice(count, min(count, 64 * lists), replace=False)])
+    index.add(vectors)
+    nprobe = _tune_nprobe(index, vectors, depth, rng)
+    faiss.write_index(index, str(path))
+    return path, nprobe
+
+
+def _tune_nprobe(index: Any, vectors: Float32, depth: int, rng: np.random.Generator) -> int:
+    queries = vectors[rng.choice(len(vectors), 200, replace=False)]
+    exact = faiss.IndexFlatIP(vectors.shape[1])
+    exact.add(vectors)
+    _, wanted = exact.search(queries, depth)
+    nprobe = 1
+    while nprobe < index.nlist:
+        index.nprobe = nprobe
+        _, found = index.search(queries, depth)
+        hits = [len(np.intersect1d(a, b)) / depth for a, b in zip(wanted, found, strict=True)]
+        if np.mean(hits) >= RECALL_TARGET:
+            break
+        nprobe *= 2
+    return nprobe
+
+
+def _measure_scales(
+    cascade: Cascade, validation: Examples, trained: Trained, popularity: PopularityTable
+) -> dict[str, list[float]]:
+    """Mean and deviation of each stage's scores among the candidates that diversification would see."""
+    examples = validation.sample(SCALE_SAMPLE, seed=0)
+    users = user_batch(cascade.users, trained.features, examples, 0, len(examples))
+    warm = users.take(np.flatnonzero(users.lengths > 0))
+    depth = cascade.config.rank_depth
+    retrieved = cascade.retrieve(warm, cascade.config.candidates)
+    filtered = cascade.filter(warm, retrieved, depth)
+    ranked = cascade.rank(warm, filtered, depth)
+    return {
+        "retrieve": _scale(retrieved.head(depth).scores),
+        "filter": _scale(filtered.scores),
+        "rank": _scale(_logit(ranked.scores)),
+        "popularity": _scale(_logit(popularity.shares[:, :depth])),
+    }
+
+
+def _logit(probabilities: Float32) -> Float32:
+    safe = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    logits: Float32 = np.log(safe) - np.log1p(-safe)
+    return np.where(np.isfinite(probabilities), logits, -np.inf)
+
+
+def _scale(scores: Float32) -> list[float]:
+    finite = scores[np.isfinite(scores)].astype(np.float64)
+    return [float(finite.mean()), max(float(finite.std()), 1e-6)]
