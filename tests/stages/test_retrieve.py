@@ -61,6 +61,17 @@ def test_equals_brute_force(bundle: Bundle, depth: int) -> None:
         assert (found.rows[b, len(order) :] == -1).all()
 
 
+def test_large_catalogues_need_only_the_proposals(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the exact limit, the best by either channel alone are always in the pool."""
+    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_BELOW", 10)
+    users = _users(9, 300)
+    expected = _brute_force(bundle, users)
+    found = Retrieve(bundle, Catalog.load(bundle))(users, 50)
+    for b in range(9):
+        best = set(np.argsort(-expected[b], kind="stable")[:50].tolist())
+        assert len(best & set(found.rows[b].tolist())) >= 47
+
+
 def test_channels_add_up_to_the_score(bundle: Bundle) -> None:
     found = Retrieve(bundle, Catalog.load(bundle))(_users(4, 300), 60)
     np.testing.assert_allclose(found.channels.sum(axis=2), found.scores, rtol=1e-5, atol=1e-6)

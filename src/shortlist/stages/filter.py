@@ -59,7 +59,10 @@ def fuse_features(
             out = fused[b * count + n]
             for d in range(dim):
                 out[d] = vectors[b, d] * retrieval[row, d]
-            out[dim : dim + width] = features[row]
-            out[dim + width : dim + width + extra] = channels[b, n]
-            out[dim + width + extra :] = side[b]
+            for i in range(width):
+                out[dim + i] = features[row, i]
+            for i in range(extra):
+                out[dim + width + i] = channels[b, n, i]
+            for i in range(sides):
+                out[dim + width + extra + i] = side[b, i]
     return fused

@@ -17,7 +17,6 @@ from shortlist.catalog import Catalog
 from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
 
 EXACT_BELOW = 20_000  # items; up to here FAISS is asked for every item, so that the fused order is exact
-_MASKED, _LISTED = 1, 2
 
 
 class Retrieve:
@@ -44,10 +43,15 @@ class Retrieve:
         near = self._search(users, depth)
         for b in range(len(users)):
             touched = self._add_linear(users.history[b, : users.lengths[b]])
-            _fuse(
-                near[b], touched, users.masked[b], users.vectors[b], self.vectors,
-                self._linear, self._state, rows[b], scores[b], channels[b],
-            )  # fmt: skip
+            floor = self._floor(touched, depth + len(users.masked[b]))
+            pool, parts = _pool(
+                near[b], touched, users.masked[b], floor, users.vectors[b], self.vectors, self._linear, self._state
+            )
+            total = parts.sum(axis=1)
+            best = np.argsort(-total)[:depth]
+            rows[b, : len(best)] = pool[best]
+            scores[b, : len(best)] = total[best]
+            channels[b, : len(best)] = parts[best]
         return Candidates(rows, scores, channels)
 
     def _search(self, users: UserBatch, depth: int) -> Int64:
@@ -58,6 +62,14 @@ class Retrieve:
         _, near = self.index.search(users.vectors, wanted)
         rows: Int64 = near
         return rows
+
+    def _floor(self, touched: Int32, wanted: int) -> float:
+        """A linear score that at least `wanted` touched rows reach; infinite where FAISS proposes every item anyway."""
+        if len(self.vectors) <= EXACT_BELOW:
+            return np.inf
+        if len(touched) <= wanted:
+            return -np.inf
+        return float(np.partition(self._linear[touched], -wanted)[-wanted])
 
     def _add_linear(self, history: Int32) -> Int32:
         """Add every channel's scores into the scratch; returns the rows touched (a row may stand once a channel)."""
@@ -93,65 +105,41 @@ def _add(
 
 
 @njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[misc]
-def _fuse(
+def _pool(
     near: Int64,  # [M] proposals of FAISS, -1 where it found fewer
     touched: Int32,  # [T] rows with a linear score
     masked: Int32,
+    floor: float,  # touched rows need at least this linear score
     vector: Float32,  # [D]
     vectors: Float32,  # [N, D]
     linear: Float32,  # [N] scratch, zeroed again
     state: NDArray[np.uint8],  # [N] scratch, zeroed again
-    rows: Int32,  # [K] out
-    scores: Float32,  # [K] out
-    channels: Float32,  # [K, 2] out
-) -> None:
-    for row in masked:
-        state[row] = _MASKED
-    floor = _linear_floor(touched, linear, state, len(rows))
+) -> tuple[Int32, Float32]:
+    """Every proposed row once, masked ones left out: [P], and its tower and linear score [P, 2]."""
     pool = np.empty(len(near) + len(touched), np.int32)
     count = 0
+    for row in masked:
+        state[row] = 1
     for row in near:
         if row >= 0 and state[row] == 0:
-            state[row] = _LISTED
+            state[row] = 1
             pool[count] = row
             count += 1
     for row in touched:
         if state[row] == 0 and linear[row] >= floor:
-            state[row] = _LISTED
+            state[row] = 1
             pool[count] = row
             count += 1
-    tower = np.empty(count, np.float32)
-    total = np.empty(count, np.float32)
+    parts = np.empty((count, 2), np.float32)
     for i in range(count):
         dot = np.float32(0)
         for d in range(len(vector)):
             dot += vector[d] * vectors[pool[i], d]
-        tower[i] = dot
-        total[i] = dot + linear[pool[i]]
-    order = np.argsort(-total, kind="mergesort")
-    for slot in range(min(len(rows), count)):
-        i = order[slot]
-        rows[slot] = pool[i]
-        scores[slot] = total[i]
-        channels[slot, 0] = tower[i]
-        channels[slot, 1] = linear[pool[i]]
-    for i in range(count):
+        parts[i, 0] = dot
+        parts[i, 1] = linear[pool[i]]
         state[pool[i]] = 0
     for row in masked:
         state[row] = 0
     for row in touched:
         linear[row] = 0
-
-
-@njit(nogil=True)  # type: ignore[misc]
-def _linear_floor(touched: Int32, linear: Float32, state: NDArray[np.uint8], depth: int) -> float:
-    """The depth-th largest linear score among touched rows that are not masked; -inf when there are fewer."""
-    values = np.empty(len(touched), np.float32)
-    count = 0
-    for row in touched:
-        if state[row] == 0:
-            values[count] = -linear[row]
-            count += 1
-    if count <= depth:
-        return -np.inf
-    return -np.partition(values[:count], depth - 1)[depth - 1]
+    return pool[:count], parts
