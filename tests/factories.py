@@ -19,7 +19,6 @@ from shortlist.data.features import FeatureEncoders
 DIM, EMBEDDING, FEATURES = 16, 8, 2
 
 
-
 def make_bundle(
     path: Path,
     items: int = 300,

@@ -10,7 +10,13 @@ from shortlist.types import Request
 @pytest.fixture
 def costs() -> StageCosts:
     costs = StageCosts()
-    for stage, seconds in {"users": 0.001, "retrieve": 0.002, "filter": 0.003, "rank": 0.01, "diversify": 0.001}.items():
+    for stage, seconds in {
+        "users": 0.001,
+        "retrieve": 0.002,
+        "filter": 0.003,
+        "rank": 0.01,
+        "diversify": 0.001,
+    }.items():
         costs.observe(stage, seconds)
     return costs
 

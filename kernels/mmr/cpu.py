@@ -17,8 +17,8 @@ def mmr(
     """Pick K of N candidates for each of B requests (Carbonell & Goldstein, SIGIR 1998).
 
     vectors [B, N, D] (unit length: inner product is cosine), relevance [B, N] (higher is better), lengths [B] valid
-    candidates per request, trade_off [B] is λ: 1 is pure relevance, 0 pure novelty. Returns positions [B, K] in order of
-    choice, -1 where there are fewer than K; equal values go to the lowest position.
+    candidates per request, trade_off [B] is λ: 1 is pure relevance, 0 pure novelty. Returns positions [B, K] in order
+    of choice, -1 where there are fewer than K; equal values go to the lowest position.
     Raises ValueError when shapes disagree or a valid relevance is not finite (named by its index).
     """
     batch, count, _ = vectors.shape
@@ -43,7 +43,7 @@ def warm_up(dim: int = 8) -> None:
     mmr(np.ones((1, 2, dim), np.float32), ones, np.array([2]), np.ones(1, np.float32), 2)
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[misc]
+@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _mmr(
     vectors: NDArray[np.float32],
     relevance: NDArray[np.float32],

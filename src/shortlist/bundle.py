@@ -120,7 +120,7 @@ def _write_manifest(folder: Path, metadata: dict[str, Any]) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path}: is not a bundle (no {MANIFEST}); make one with `shortlist train`") from None
     except (ValueError, RecursionError) as error:

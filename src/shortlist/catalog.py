@@ -120,16 +120,16 @@ def _join(ids: Sequence[bytes]) -> tuple[Bytes, Int64]:
     return np.frombuffer(b"".join(ids), np.uint8), offsets
 
 
-@njit(nogil=True)  # type: ignore[misc]
-def _hash(blob: Bytes, start: int, stop: int) -> int:
+@njit(nogil=True)
+def _hash(blob: Bytes, start: int, stop: int) -> np.uint64:
     value = np.uint64(14695981039346656037)
     for i in range(start, stop):
         value = (value ^ np.uint64(blob[i])) * np.uint64(1099511628211)
     return value ^ (value >> np.uint64(29))
 
 
-@njit(nogil=True)  # type: ignore[misc]
-def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> int:
+@njit(nogil=True)
+def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> np.uint64:
     """Slot that holds the id, or the empty slot where it belongs."""
     mask = np.uint64(len(slots) - 1)
     slot = _hash(ids, start, stop) & mask
@@ -146,7 +146,7 @@ def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots:
     return slot
 
 
-@njit(nogil=True)  # type: ignore[misc]
+@njit(nogil=True)
 def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
     for row in range(len(offsets) - 1):
         slot = _find(blob, offsets[row], offsets[row + 1], blob, offsets, slots)
@@ -156,7 +156,7 @@ def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
     return -1
 
 
-@njit(nogil=True)  # type: ignore[misc]
+@njit(nogil=True)
 def _find_all(ids: Bytes, starts: Int64, blob: Bytes, offsets: Int64, slots: Int32) -> Int32:
     rows = np.empty(len(starts) - 1, np.int32)
     for i in range(len(rows)):

@@ -168,9 +168,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _depths_descend(self) -> Config:
         if self.cascade.rank_depth > self.cascade.candidates:
-            raise ValueError(
-                f"cascade.rank_depth is {self.cascade.rank_depth}; at most cascade.candidates ({self.cascade.candidates}) is allowed"
-            )
+            depth, candidates = self.cascade.rank_depth, self.cascade.candidates
+            raise ValueError(f"cascade.rank_depth is {depth}; at most cascade.candidates ({candidates}) is allowed")
         return self
 
     @classmethod
@@ -190,7 +189,9 @@ class Config(Section):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            rows = [f"  {'.'.join(map(str, e['loc'])) or 'config'} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+            rows = [
+                f"  {'.'.join(map(str, e['loc'])) or 'config'} = {e['input']!r}: {e['msg']}" for e in error.errors()
+            ]
             raise ConfigError("\n".join([f"{source} is not a valid configuration:", *rows])) from error
 
     def write(self, path: Path) -> None:

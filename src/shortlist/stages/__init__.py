@@ -8,7 +8,7 @@ from shortlist.types import Candidates, UserBatch
 
 
 class Stage(Protocol):
-    """Filter and rank: score every candidate for itself, keep the best `depth`. The device is the stage's own affair."""
+    """Filter and rank: score every candidate for itself, keep the best `depth`. The device is its own affair."""
 
     def __call__(self, users: UserBatch, candidates: Candidates, depth: int) -> Candidates:
         """Best `depth` of `candidates`, best first, with this stage's scores."""

@@ -38,7 +38,7 @@ def keep_best(candidates: Candidates, scores: Float32, depth: int) -> Candidates
     return candidates.take(order, np.take_along_axis(scores, order, axis=1))
 
 
-@njit(nogil=True)  # type: ignore[misc]
+@njit(nogil=True)
 def fuse_features(
     rows: Int32,  # [B, N]
     channels: Float32,  # [B, N, C]

@@ -77,7 +77,7 @@ class Retrieve:
         return np.concatenate(touched) if touched else np.empty(0, np.int32)
 
 
-@njit(nogil=True)  # type: ignore[misc]
+@njit(nogil=True)
 def _add(
     history: Int32,  # [L] oldest first
     indptr: Int64,
@@ -104,7 +104,7 @@ def _add(
     return touched[:count]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})  # type: ignore[misc]
+@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def _pool(
     near: Int64,  # [M] proposals of FAISS, -1 where it found fewer
     touched: Int32,  # [T] rows with a linear score

@@ -1,4 +1,4 @@
-"""From trained models to a bundle: item table, FAISS index, ONNX graphs, profiles and constants, as serving reads them."""
+"""From trained models to a bundle: item table, index, ONNX graphs, profiles and constants, as serving reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,11 +22,10 @@ from shortlist.data.splits import Examples, Split
 from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
+from shortlist.training.index import write_index
 from shortlist.training.popularity import PopularityTable, fit_popularity
 from shortlist.types import Float32
 
-FLAT_UP_TO = 50_000  # items; above, FAISS clusters and quantises
-RECALL_TARGET = 0.97  # of the exact nearest neighbours, that `nprobe` is raised to reach
 CONTENT_WIDTH = 32  # columns that stand for an item's content when slates are diversified
 SCALE_SAMPLE = 500  # validation examples whose scores give the diversifier's constants
 
@@ -42,8 +40,10 @@ class Trained:
     features: Features
 
 
-def assemble(path: Path, config: Config, dataset: Dataset, split: Split, trained: Trained, facts: dict[str, Any]) -> Path:
-    """Write the bundle at `path`. It is written twice: the second time with the constants that the first one's stages gave."""
+def assemble(
+    path: Path, config: Config, dataset: Dataset, split: Split, trained: Trained, facts: dict[str, Any]
+) -> Path:
+    """Write the bundle at `path`. A draft of it comes first, whose stages give the constants of the diversifier."""
     log, features = split.deploy_log, trained.features
     popularity = fit_popularity(split)
     vectors = trained.retriever.item_vectors()
@@ -76,7 +76,8 @@ def assemble(path: Path, config: Config, dataset: Dataset, split: Split, trained
         **facts,
     }
     with tempfile.TemporaryDirectory() as folder:
-        index_file, nprobe = _write_index(Path(folder), vectors, config.cascade.candidates, config.seed)
+        index_file = Path(folder) / "index.faiss"
+        nprobe = write_index(index_file, vectors, config.cascade.candidates, config.seed)
         items_file = Path(folder) / "items.parquet"
         dataset.items.write_parquet(items_file)
         documents["retrieve"] = {
@@ -127,41 +128,6 @@ def _profile_arrays(log: InteractionLog, features: Features) -> dict[str, NDArra
         "profile_unknown": np.asarray(features.user_row(None), np.float32),
         **IdMap.build(log.user_ids).arrays("user"),
     }
-
-
-def _write_index(folder: Path, vectors: Float32, depth: int, seed: int) -> tuple[Path, int | None]:
-    """Exact up to FLAT_UP_TO items, else IVF with 8-bit vectors, `nprobe` raised until RECALL_TARGET is reached."""
-    count, dim = vectors.shape
-    path = folder / "index.faiss"
-    if count <= FLAT_UP_TO:
-        index = faiss.IndexFlatIP(dim)
-        index.add(vectors)
-        faiss.write_index(index, str(path))
-        return path, None
-    lists = 2 ** round(np.log2(4 * np.sqrt(count)))
-    index = faiss.index_factory(dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    rng = np.random.default_rng(seed)
-    index.train(vectors[rng.choice(count, min(count, 64 * lists), replace=False)])
-    index.add(vectors)
-    nprobe = _tune_nprobe(index, vectors, depth, rng)
-    faiss.write_index(index, str(path))
-    return path, nprobe
-
-
-def _tune_nprobe(index: Any, vectors: Float32, depth: int, rng: np.random.Generator) -> int:
-    queries = vectors[rng.choice(len(vectors), 200, replace=False)]
-    exact = faiss.IndexFlatIP(vectors.shape[1])
-    exact.add(vectors)
-    _, wanted = exact.search(queries, depth)
-    nprobe = 1
-    while nprobe < index.nlist:
-        index.nprobe = nprobe
-        _, found = index.search(queries, depth)
-        hits = [len(np.intersect1d(a, b)) / depth for a, b in zip(wanted, found, strict=True)]
-        if np.mean(hits) >= RECALL_TARGET:
-            break
-        nprobe *= 2
-    return nprobe
 
 
 def _measure_scales(

@@ -27,7 +27,7 @@ class PopularityTable:
     rows: Int32
     shares: Float32
 
-    def document(self) -> dict[str, str | None | list[str]]:
+    def document(self) -> dict[str, str | list[str] | None]:
         """What serving needs to map a context to a list."""
         return {"field": self.field, "values": self.values}
 
@@ -81,6 +81,6 @@ def _segments(examples: Examples, field: str | None, values: list[str]) -> NDArr
 def _shares(counts: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
     """Probability of each item in each segment, smoothed towards everyone's, and that by one event an item."""
     everyone = (counts[0] + 1) / (counts[0].sum() + counts.shape[1])
-    shares = (counts + smoothing * everyone) / (counts.sum(axis=1, keepdims=True) + smoothing)
+    shares: NDArray[np.float64] = (counts + smoothing * everyone) / (counts.sum(axis=1, keepdims=True) + smoothing)
     shares[0] = everyone
     return shares
