@@ -1,0 +1,147 @@
+"""Trains the stages one after the other, each on what the one before gives it, and exports their graphs.
+
+retriever → out-of-fold candidates → ranker → its scores → student → INT8. What each trained module is worth is
+measured by `evaluation` later; here only what training itself had to know is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from shortlist.config import Config
+from shortlist.data.features import Features
+from shortlist.data.log import InteractionLog
+from shortlist.data.splits import Examples, Split
+from shortlist.models.ranker import Ranker
+from shortlist.models.retriever import Retriever
+from shortlist.models.student import Student
+from shortlist.training.assemble import Trained
+from shortlist.training.graphs import export_graphs
+from shortlist.training.negatives import CandidateSet, match_scale, out_of_fold, retrieve
+from shortlist.training.ranker import RankerReport, score, train_ranker
+from shortlist.training.retriever import train_retriever
+from shortlist.training.student import Distillation, StudentReport, train_student
+
+FOLD_DEPTH = 200  # candidates of an out-of-fold example
+DISTILLED_EVENTS = 4  # latest events of each user that the student is distilled on
+DISTILLED_LIMIT = 20_000  # requests
+
+
+def train_stages(
+    config: Config, split: Split, features: Features, run: Path, *, show_progress: bool
+) -> tuple[Trained, dict[str, Any], dict[str, float]]:
+    """Train and export every stage. Returns the parts of the bundle, training's reports, and the graphs' parity."""
+    retriever = _retriever(config, split, features, run, show_progress)
+    retriever.save(run / "models")
+    validation = _retrieve(config, split.validation, retriever, features)
+    ranker, ranker_report = _ranker(config, split, features, retriever, validation, show_progress)
+    ranker.save(run / "models")
+    data = _distillation(config, split, features, retriever, ranker, validation)
+    student, student_report = _student(config, data, show_progress)
+    student.save(run / "models")
+    graphs, parity = export_graphs(retriever, ranker, student, data, config.cascade.rank_depth)
+    reports = {"retriever": retriever.report, "ranker": asdict(ranker_report), "student": asdict(student_report)}
+    return Trained(retriever, ranker, graphs, features), reports, parity
+
+
+def _retriever(config: Config, split: Split, features: Features, run: Path, show_progress: bool) -> Retriever:
+    return train_retriever(
+        config.retriever,
+        split.train,
+        split.validation,
+        content=features.item_content,
+        side=features.side,
+        seed=config.seed,
+        checkpoint_dir=run / "checkpoints",
+        show_progress=show_progress,
+    )
+
+
+def _retrieve(config: Config, examples: Examples, retriever: Retriever, features: Features) -> CandidateSet:
+    """What the trained retriever hands on for `examples`."""
+    return retrieve(
+        examples,
+        retriever,
+        depth=config.cascade.candidates,
+        length=config.ranker.history,
+        mask_seen=retriever.mask_seen,
+        side=features.side,
+    )
+
+
+def _ranker(
+    config: Config,
+    split: Split,
+    features: Features,
+    retriever: Retriever,
+    validation: CandidateSet,
+    show_progress: bool,
+) -> tuple[Ranker, RankerReport]:
+    """Train on candidates of retrievers that never saw the user, brought onto the scale of the one that serves."""
+    settings = config.ranker
+
+    def fit(log: InteractionLog) -> Retriever:
+        return retriever.refit(log, seed=config.seed, show_progress=show_progress)
+
+    candidates = out_of_fold(
+        split.train,
+        fit,
+        folds=settings.folds,
+        positions=settings.positions,
+        seed=config.seed,
+        depth=min(FOLD_DEPTH, config.cascade.candidates),
+        length=settings.history,
+        mask_seen=retriever.mask_seen,
+        side=features.side,
+        event_weights=config.data.event_weights,
+    )
+    return train_ranker(
+        match_scale(candidates, validation),
+        validation,
+        item_features=features.item_features,
+        content=features.item_content,
+        dim=settings.dim,
+        heads=settings.heads,
+        hard_negatives=settings.hard_negatives,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        learning_rate=settings.learning_rate,
+        dropout=settings.dropout,
+        seed=config.seed,
+        show_progress=show_progress,
+    )
+
+
+def _distillation(
+    config: Config,
+    split: Split,
+    features: Features,
+    retriever: Retriever,
+    ranker: Ranker,
+    validation: CandidateSet,
+) -> Distillation:
+    """The ranker's scores on requests like those served: the latest events, with the serving retriever's candidates."""
+    latest = Examples.every(split.train, latest=DISTILLED_EVENTS).sample(DISTILLED_LIMIT, config.seed)
+    requests = CandidateSet.concatenate([validation, _retrieve(config, latest, retriever, features)])
+    return Distillation(
+        requests,
+        score(ranker, requests, features.item_features),
+        retriever.user_vectors(requests.history, requests.lengths, requests.side),
+        retriever.item_vectors(),
+        features.item_features,
+    )
+
+
+def _student(config: Config, data: Distillation, show_progress: bool) -> tuple[Student, StudentReport]:
+    settings = config.filter
+    return train_student(
+        data,
+        hidden=settings.hidden,
+        temperature=settings.temperature,
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        seed=config.seed,
+        show_progress=show_progress,
+    )
