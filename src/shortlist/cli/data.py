@@ -94,7 +94,7 @@ def _figures(description: Description) -> Table:
 
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in _rows(description):
         table.add_row(name, value)
     return table
