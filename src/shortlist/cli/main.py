@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from shortlist.cli import data, demo, doctor, evaluate, export, recommend, reproduce, serve, train
 from shortlist.errors import ShortlistError
@@ -35,7 +36,7 @@ def main() -> None:
     try:
         app()
     except ShortlistError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print("[red]error:[/red]", escape(str(error)), highlight=False)
         sys.exit(1)
 
 
