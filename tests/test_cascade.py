@@ -135,10 +135,10 @@ def test_the_trace_tells_every_stage_and_rank(cascade: Cascade) -> None:
     trace = _one(cascade, Request(user_id=b"user-0", trace=True)).trace
     assert trace is not None
     assert [s["stage"] for s in trace["stages"]] == ["users", "retrieve", "filter", "rank", "diversify"]
-    assert [(s["in"], s["out"]) for s in trace["stages"][1:4]] == [(300, 100), (100, 40), (40, 40)]
+    assert [(s["in"], s["out"]) for s in trace["stages"][1:]] == [(300, 100), (100, 40), (40, 40), (40, 10)]
     for slot, item in enumerate(trace["items"]):
         assert item["slot"] == slot + 1
-        assert set(item["ranks"]) == {"retrieve", "filter", "rank"}
+        assert set(item["ranks"]) == {"retrieve", "filter", "rank", "diversify"}
         assert 1 <= item["ranks"]["filter"] <= 40
 
 

@@ -126,6 +126,7 @@ class Cascade:
         with self._stage(funnel, "diversify", candidates.rows.size):
             picks = self.diversify(candidates, stage, diversity, max(lengths))
             chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, candidates.rows, strict=True)]
+            funnel.survivors["diversify"] = np.take_along_axis(candidates.rows, np.maximum(picks, 0), axis=1)
         return [
             self._slate(plan, candidates.rows[b], candidates.scores[b], *chosen[b], request, funnel, b)
             for b, request in enumerate(requests)
