@@ -21,7 +21,7 @@ from shortlist.training.assemble import Trained
 from shortlist.training.graphs import export_graphs
 from shortlist.training.negatives import CandidateSet, match_scale, out_of_fold, retrieve
 from shortlist.training.ranker import RankerReport, score, train_ranker
-from shortlist.training.retriever import train_retriever
+from shortlist.training.retriever import refit, train_retriever
 from shortlist.training.student import Distillation, StudentReport, train_student
 
 FOLD_DEPTH = 200  # candidates of an out-of-fold example
@@ -83,7 +83,16 @@ def _ranker(
     settings = config.ranker
 
     def fit(log: InteractionLog) -> Retriever:
-        return retriever.refit(log, seed=config.seed, show_progress=show_progress)
+        return refit(
+            config.retriever,
+            retriever,
+            log,
+            split.validation,
+            content=features.item_content,
+            side=features.side,
+            seed=config.seed,
+            show_progress=show_progress,
+        )
 
     candidates = out_of_fold(
         split.train,

@@ -1,0 +1,62 @@
+"""The filter (student): a small MLP that repeats the ranker's judgement at a fraction of its cost.
+
+It sees the product of user and item vector, item features, retrieval scores and the side features, all raw; it is
+distilled in `shortlist.training.student` and quantized to INT8 in `shortlist.export.quantize`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CLIP = 4.0  # standard deviations that the INT8 part resolves; the linear part is not clipped
+
+
+class Student(nn.Module):
+    """score = linear(scaled features) + MLP(clipped scaled features).
+
+    The linear part copies what retrieval already knows exactly and stays in float; the MLP is what gets quantized.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int, hidden: tuple[int, ...] = (64, 32)) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {"width": width, "hidden": list(hidden)}
+        self.skip = nn.Linear(width, 1)
+        layers: list[nn.Module] = []
+        for before, after in zip((width, *hidden), hidden, strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear((width, *hidden)[-1], 1, bias=False))
+        nn.init.zeros_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores [M] of features [M, G] = [u·v (D) | item features | tower, linear | side], raw."""
+        scaled = (features - self.mean) / self.scale
+        scores: Tensor = self.skip(scaled) + self.mlp(scaled.clamp(-CLIP, CLIP))
+        return scores.squeeze(-1)
+
+    def save(self, directory: Path) -> None:
+        """Write `student.safetensors` and `student.json` into `directory`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.contiguous() for name, value in self.state_dict().items()}, directory / "student.safetensors"
+        )
+        (directory / "student.json").write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Student:
+        """Read what `save` wrote."""
+        settings = json.loads((directory / "student.json").read_text(encoding="utf-8"))
+        student = cls(settings["width"], tuple(settings["hidden"]))
+        student.load_state_dict(load_file(directory / "student.safetensors"))
+        return student.eval()
