@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,7 +40,7 @@ def demo(
     from shortlist.serving.supervisor import Supervisor
     from shortlist.training.run import train
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.rule("1 · train")
     train(Config.read(config), run)
     console.rule("2 · evaluate")

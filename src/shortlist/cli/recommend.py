@@ -1,0 +1,162 @@
+"""`shortlist recommend`: one person's slate as a readable table, from a run in process or from a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shortlist.errors import RequestError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shortlist.serving.client import Recommendation
+    from shortlist.types import Request
+
+DEMO = Path("runs/demo")
+STAGES = ("retrieve", "filter", "rank", "popularity")
+
+
+def recommend(
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a trained run (runs/demo); with --url, where titles come from.")
+    ] = None,
+    user: Annotated[str, typer.Option(help="User id; none is an anonymous person.")] = "",
+    k: Annotated[int | None, typer.Option(help="Slate length, 1 to 50.")] = None,
+    history: Annotated[list[str] | None, typer.Option(help="Item id seen, oldest first; repeat it.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Item id never to return; repeat it.")] = None,
+    diversity: Annotated[float | None, typer.Option(help="0 (relevance alone) to 1 (novelty alone).")] = None,
+    context: Annotated[str | None, typer.Option(help="JSON object of context fields.")] = None,
+    url: Annotated[str | None, typer.Option(help="host:port of a server to ask, instead of the run.")] = None,
+    trace: Annotated[bool, typer.Option(help="Show each item's rank at every stage, and the times.")] = False,
+) -> None:
+    """Recommend items for one person and show them as a table.
+
+    Example: shortlist recommend runs/demo --user 42 --k 10 --trace
+    """
+    from rich.console import Console
+
+    asked = {"k": k, "diversity": diversity, "trace": trace}
+    people = {"user_id": user, "history": history or (), "exclude": exclude or (), "context": _parsed(context)}
+    answer = _ask_server(url, **people, **asked) if url else _ask_run(run or DEMO, **people, **asked)
+    titles = item_titles(run or DEMO) if run or not url else {}
+    console = Console()
+    console.print(slate_table(answer, titles, f"user {user or '(anonymous)'}: {answer.status}"))
+    if answer.trace:
+        console.print(stage_table(answer.trace))
+
+
+def slate_table(answer: Recommendation, titles: Mapping[str, str], caption: str) -> Table:
+    """The slate, best first; with a trace, also each item's rank at every stage and why it survived."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    ranks = {item["id"]: item["ranks"] for item in answer.trace["items"]} if answer.trace else {}
+    stages = [s for s in STAGES if any(s in of for of in ranks.values())]
+    table = Table(title=escape(caption), title_justify="left")
+    for name in ("#", "item", *(("title",) if titles else ()), "score", *stages, *(("why",) if stages else ())):
+        table.add_column(name, justify="left" if name in ("item", "title", "why") else "right")
+    for slot, item in enumerate(answer.items, start=1):
+        of = ranks.get(item.id, {})
+        title = (titles.get(item.id, ""),) if titles else ()
+        why = (survival(of, slot),) if stages else ()
+        table.add_row(
+            str(slot),
+            escape(item.id),
+            *map(escape, title),
+            f"{item.score:.4f}",
+            *(str(of.get(s, "")) for s in stages),
+            *why,
+        )
+    return table
+
+
+def stage_table(trace: Mapping[str, Any]) -> Table:
+    """How long each stage took, and how many items went in and out."""
+    from rich.table import Table
+
+    table = Table(title=f"bundle {trace['version']}", title_justify="left")
+    for name in ("stage", "ms", "in", "out"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in trace["stages"]:
+        table.add_row(stage["stage"], f"{stage['ms']:.2f}", str(stage["in"]), str(stage["out"]))
+    return table
+
+
+def survival(ranks: Mapping[str, int], slot: int) -> str:
+    """In words: which stage brought the item up most, and whether diversity moved it."""
+    if "popularity" in ranks:
+        return "popular in this context"
+    path = [(name, ranks[name]) for name in ("retrieve", "filter", "rank") if name in ranks]
+    if not path:
+        return ""
+    gains = {name: before - after for (_, before), (name, after) in pairwise(path)}
+    best = max(gains, key=lambda name: gains[name], default=None)
+    reasons = [f"{best} lifted it {gains[best]} places" if best and gains[best] > 0 else f"{path[0][0]} had it high"]
+    last = path[-1][1]
+    if last != slot:
+        reasons.append(f"diversity moved it {'up' if slot < last else 'down'} {abs(last - slot)}")
+    return ", ".join(reasons)
+
+
+def _ask_server(url: str, **request: Any) -> Recommendation:
+    from shortlist.serving.client import Client
+
+    with Client(url) as client:
+        return client.recommend(**request)
+
+
+def _ask_run(run: Path, **request: Any) -> Recommendation:
+    from shortlist.cascade import Cascade
+    from shortlist.serving.client import Item, Recommendation
+    from shortlist.serving.repository import find_bundle
+    from shortlist.types import Slate
+
+    cascade = Cascade.load(find_bundle(run))
+    valid = _request(**request)
+    cascade.warm_up()  # compiles, so that the times shown are those of a server
+    answer = cascade.recommend([valid])[0]
+    if not isinstance(answer, Slate):
+        raise answer
+    shown = zip(answer.item_ids, answer.scores.tolist(), answer.propensities.tolist(), strict=True)
+    return Recommendation(tuple(Item(i.decode(), s, p) for i, s, p in shown), answer.status, answer.trace)
+
+
+def _request(user_id: str, history: Sequence[str], exclude: Sequence[str], context: Any, **options: Any) -> Request:
+    """Checked exactly as the server would."""
+    import numpy as np
+
+    from shortlist.serving.parse import parse_request
+
+    person, seen, banned = (np.array([[i.encode() for i in ids]], np.object_) for ids in ((user_id,), history, exclude))
+    given = {**options, "context": None if context is None else json.dumps(context)}
+    return parse_request(
+        person, seen, banned, json.dumps({name: value for name, value in given.items() if value is not None})
+    )
+
+
+def _parsed(context: str | None) -> Any:
+    try:
+        return None if context is None else json.loads(context)
+    except ValueError as error:
+        raise RequestError(f"--context = {context!r}: it is not valid JSON ({error})") from error
+
+
+def item_titles(run: Path) -> dict[str, str]:
+    """Item id -> title, when the run's items have one."""
+    from shortlist.bundle import Bundle
+    from shortlist.serving.repository import find_bundle
+
+    bundle = Bundle.open(find_bundle(run), verify=False)
+    column = bundle.metadata.get("title")
+    if not column or not bundle.has("items.parquet"):
+        return {}
+    import polars as pl
+
+    items = pl.read_parquet(bundle.file("items.parquet"), columns=["item_id", column])
+    return {str(item): str(title) for item, title in items.iter_rows() if title is not None}

@@ -1,0 +1,182 @@
+"""From the tensors and parameters of one Triton request to a valid `types.Request`.
+
+Every check of the request's form is here; whether a context fits the bundle, and whether a deadline has passed, is for
+the cascade to say. A RequestError begins with the field's name, so that errors can be counted by field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.errors import RequestError
+from shortlist.serving.tensors import (
+    CONTEXT,
+    DEADLINE,
+    DIVERSITY,
+    INPUTS,
+    MAX_CONTEXT_BYTES,
+    MAX_CONTEXT_DEPTH,
+    MAX_ID_BYTES,
+    MAX_LIST,
+    PARAMETERS,
+    TRACE_WANTED,
+    K,
+    Parameter,
+)
+from shortlist.types import Request
+
+Ids = NDArray[np.object_]
+FIELDS = frozenset([*(t.name for t in INPUTS), *PARAMETERS])
+
+
+def parse_request(user_id: Ids, history: Ids, exclude: Ids, parameters: str) -> Request:
+    """The request that the three tensors ([1, 1], [1, H], [1, E] of bytes) and the JSON `parameters` make.
+
+    Raises RequestError naming the field, its value and what is allowed.
+    """
+    if user_id.shape != (1, 1):
+        raise _refused(
+            "user_id", f"a tensor of shape {list(user_id.shape)}", "shape [1, 1] is allowed: one person a request"
+        )
+    options = parse_parameters(parameters) if len(parameters) > 2 else {}
+    return Request(
+        _ids("user_id", user_id)[0],
+        _ids("history", history),
+        _ids("exclude", exclude),
+        **options,
+    )
+
+
+def parse_parameters(text: str) -> dict[str, Any]:
+    """The fields of Request that Triton's parameters (a JSON object) set."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        raise RequestError(f"parameters = {_shorten(text, 80)}: it is not valid JSON") from None
+    return parse_options(given)
+
+
+def parse_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Request that `given` parameters set."""
+    options = {}
+    for name, value in given.items():
+        read = _READERS.get(name)
+        if read is None:
+            raise _refused(name, value, f"it is no parameter; allowed are {', '.join(PARAMETERS)}")
+        options[name] = read(value)
+    return options
+
+
+def field_of(error: RequestError) -> str:
+    """The request's field that `error` is about; `other` when it names none (keeps metric labels few)."""
+    name = str(error).partition(" ")[0].partition(".")[0]
+    return name if name in FIELDS else "other"
+
+
+def _ids(name: str, tensor: Ids) -> tuple[bytes, ...]:
+    ids: list[bytes] = tensor.ravel().tolist()
+    if len(ids) > MAX_LIST:
+        raise _refused(name, f"{len(ids)} ids", f"at most {MAX_LIST} are allowed")
+    if ids and max(map(len, ids)) > MAX_ID_BYTES:
+        longest = max(ids, key=len)
+        raise _refused(name, longest, f"an id of at most {MAX_ID_BYTES} bytes is allowed, this has {len(longest)}")
+    try:
+        b"\n".join(ids).decode()
+    except UnicodeDecodeError:
+        raise _refused(name, next(i for i in ids if not _is_utf8(i)), "valid UTF-8 is allowed") from None
+    return tuple(ids)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _int(value: Any, spec: Parameter) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not spec.minimum <= value <= spec.maximum:
+        raise _not_allowed(spec, value)
+    return value
+
+
+def _number(value: Any, spec: Parameter) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not spec.minimum <= number <= spec.maximum:
+        raise _not_allowed(spec, value)
+    return number
+
+
+def _bool(value: Any, spec: Parameter) -> bool:
+    if not isinstance(value, bool):
+        raise _not_allowed(spec, value)
+    return value
+
+
+def _context(value: Any, spec: Parameter) -> Mapping[str, Any]:
+    if not isinstance(value, str):
+        raise _not_allowed(spec, value)
+    if len(value.encode()) > MAX_CONTEXT_BYTES:
+        raise _refused(
+            spec.name, value, f"at most {MAX_CONTEXT_BYTES} bytes are allowed, this has {len(value.encode())}"
+        )
+    try:
+        context = json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _refused(
+            spec.name, value, f"it is not valid JSON ({type(error).__name__}); {spec.allowed} is allowed"
+        ) from None
+    if not isinstance(context, dict):
+        raise _not_allowed(spec, value)
+    if _deeper_than(context, MAX_CONTEXT_DEPTH):
+        raise _refused(spec.name, value, f"it is nested too deep; at most {MAX_CONTEXT_DEPTH} levels are allowed")
+    return context
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    if levels == 0:
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return any(_deeper_than(child, levels - 1) for child in children)
+
+
+def _reader(convert: Callable[[Any, Parameter], Any], spec: Parameter) -> Callable[[Any], Any]:
+    return lambda value: convert(value, spec)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    K.name: _reader(_int, K),
+    DIVERSITY.name: _reader(_number, DIVERSITY),
+    CONTEXT.name: _reader(_context, CONTEXT),
+    DEADLINE.name: _reader(_int, DEADLINE),
+    TRACE_WANTED.name: _reader(_bool, TRACE_WANTED),
+}
+
+
+def _not_allowed(spec: Parameter, value: object) -> RequestError:
+    return _refused(spec.name, value, f"{spec.allowed} is allowed")
+
+
+def _refused(name: str, value: object, why: str) -> RequestError:
+    shown = value if isinstance(value, str) and name in ("history", "exclude", "user_id") else repr(value)
+    return RequestError(f"{_shorten(name, 40)} = {_shorten(str(shown), 80)}: {why}")
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

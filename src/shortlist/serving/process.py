@@ -1,0 +1,212 @@
+"""One Triton server process: its command line, its ports, its log, and how it is stopped.
+
+Watching over it and loading models is the business of `supervisor`; talking to it, of `control` and `client`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from shortlist.errors import ServerError
+from shortlist.serving.triton import TritonInstall
+
+CONTROL_HEADER = "shortlist-control"
+_RESTRICTED = "model-repository,shared-memory,trace,logging"  # what callers of the inference port must not reach
+# The server gets SIGTERM when the thread that started it ends: a killed supervisor leaves no orphan on its ports.
+_LAUNCH = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+_DRAINED = "All models are stopped"  # Triton's log: every request in flight was answered
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens. HTTP is off unless it has a port."""
+
+    host: str = "127.0.0.1"
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    http_port: int | None = None
+
+    @property
+    def grpc(self) -> str:
+        """host:port of the inference service."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def metrics(self) -> str:
+        """URL of the Prometheus endpoint."""
+        return f"http://{self.host}:{self.metrics_port}/metrics"
+
+    def check(self) -> None:
+        """Raise ServerError when a port is taken, or the host is not of this machine."""
+        named = {"--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port, "--http-port": self.http_port}
+        for option, port in named.items():
+            if port is not None:
+                _check_free(self.host, port, option)
+
+
+def free_address(host: str = "127.0.0.1", http: bool = False) -> Address:
+    """An address of ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        ports = [_listening(stack, host).getsockname()[1] for _ in range(3)]
+    return Address(host, ports[0], ports[1], ports[2] if http else None)
+
+
+class TritonServer:
+    """A tritonserver process in explicit model control: it starts without models, see `control.Control.load`."""
+
+    def __init__(
+        self,
+        install: TritonInstall,
+        repository: Path,
+        address: Address,
+        key: str,
+        on_log: Callable[[str], None] | None = None,
+    ) -> None:
+        """`key` opens model control, which others are refused; `on_log` is told each line of the server's log."""
+        self.install = install
+        self.repository = repository.resolve()
+        self.address = address
+        self._key = key
+        self._on_log = on_log
+        self._shm_prefix = f"shortlist-{uuid4().hex[:12]}-"
+        self._tail: deque[str] = deque(maxlen=200)
+        self._process: subprocess.Popen[str] | None = None
+        self._drained = False
+
+    def start(self) -> None:
+        """Start the process. Raises ServerError when a port is taken or the program cannot run."""
+        self.address.check()
+        self._drained = False
+        command = [sys.executable, "-ISc", _LAUNCH, str(self.install.server), *self._arguments()]
+        self._process = subprocess.Popen(
+            command,
+            env=self.install.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for us; we stop the server in order
+        )
+        threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        if self._process is None:
+            raise ServerError("the server was not started")
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines of the server's log."""
+        return "\n".join(self._tail)
+
+    def stubs(self) -> list[psutil.Process]:
+        """The processes that host model instances now."""
+        try:
+            children = psutil.Process(self.pid).children()
+            return [c for c in children if c.name().startswith("triton_python")]
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the server: requests in flight get `timeout` seconds to finish, then the processes are killed.
+
+        Triton's own tidying up afterwards takes 3 s, and 30 when a stub is dead; nothing of it is of use to us.
+        """
+        if self._process is None:
+            return
+        stubs = self.stubs()
+        if self.alive:
+            self._process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + timeout
+            while self.alive and not self._drained and time.monotonic() < until:
+                time.sleep(0.02)
+            self._process.kill()
+        self._process.wait()
+        for stub in stubs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stub.kill()
+        for region in _SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
+            region.unlink(missing_ok=True)
+
+    def _arguments(self) -> list[str]:
+        at, root = self.address, self.install.root
+        http = ["--http-address", at.host, "--http-port", str(at.http_port)] if at.http_port else []
+        return [
+            f"--model-repository={self.repository}",
+            "--model-control-mode=explicit",
+            f"--backend-directory={root / 'backends'}",
+            f"--cache-directory={root / 'caches'}",
+            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--grpc-address={at.host}",
+            f"--grpc-port={at.grpc_port}",
+            f"--grpc-restricted-protocol={_RESTRICTED}:{CONTROL_HEADER}={self._key}",
+            f"--metrics-address={at.host}",
+            f"--metrics-port={at.metrics_port}",
+            f"--allow-http={'true' if http else 'false'}",
+            *http,
+            *([f"--http-restricted-api={_RESTRICTED}:{CONTROL_HEADER}={self._key}"] if http else []),
+        ]
+
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                text = line.rstrip("\n").replace(self._key, "…")
+                self._tail.append(text)
+                self._drained = self._drained or _DRAINED in text
+                if self._on_log:
+                    self._on_log(text)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def _check_free(host: str, port: int, option: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ServerError(
+            f"{option} = {port}: cannot listen on {host}:{port} ({error.strerror or error}); choose another"
+        ) from error
+
+
+def _listening(stack: contextlib.ExitStack, host: str) -> socket.socket:
+    bound = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+    bound.bind((host, 0))
+    return bound
