@@ -1,7 +1,6 @@
 """Slates keep the ranker's order without diversity, and exploration reports honest probabilities."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -1,6 +1,5 @@
 """Retrieval returns the exact fused order, masks what it must, and leaves its scratch clean."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,6 +85,13 @@ def test_a_request_answers_the_same_alone_in_company_and_again(bundle: Bundle) -
         assert np.array_equal(alone.rows[0], together.rows[b])
         assert np.array_equal(alone.scores[0], together.scores[b])
     assert np.array_equal(retrieve(users, 50).rows, together.rows)
+
+
+def test_scores_of_the_whole_catalogue_are_those_of_the_candidates(bundle: Bundle) -> None:
+    retrieve = Retrieve(bundle, Catalog.load(bundle))
+    users = _users(6, 300)
+    everything, found = retrieve.all_scores(users), retrieve(users, 60)
+    np.testing.assert_allclose(np.take_along_axis(everything, found.rows.astype(np.int64), 1), found.scores, atol=1e-4)
 
 
 def test_masked_rows_never_come_back(bundle: Bundle) -> None:

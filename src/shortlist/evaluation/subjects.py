@@ -41,11 +41,9 @@ class Stage:
     def scores(self, examples: Examples, start: int, stop: int) -> Float32:
         """An order of the whole catalogue: this stage's list first, then retrieval's order. Float32[B, N]."""
         users = user_batch(self.cascade.users, self.features, examples, start, stop)
-        count = len(self.cascade.catalog)
-        everything = self.cascade.retrieve(users, count)
-        scores = np.full((len(users), count), -np.inf, np.float32)
-        batch, slot = np.nonzero(everything.rows >= 0)
-        scores[batch, everything.rows[batch, slot]] = everything.scores[batch, slot]
+        scores = self.cascade.retrieve.all_scores(users)
+        for row, masked in zip(scores, users.masked, strict=True):
+            row[masked] = -np.inf
         return scores if self.name == "retriever" else lift(scores, self._ranked(users, self.cascade.config.rank_depth))
 
     def _ranked(self, users: UserBatch, k: int) -> Int32:

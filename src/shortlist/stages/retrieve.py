@@ -16,7 +16,7 @@ from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
 
-EXACT_BELOW = 20_000  # items; up to here FAISS is asked for every item, so that the fused order is exact
+EXACT_BELOW = 4_000  # items; up to here FAISS is asked for every item, so that the fused order is exact
 
 
 class Retrieve:
@@ -53,6 +53,14 @@ class Retrieve:
             scores[b, : len(best)] = total[best]
             channels[b, : len(best)] = parts[best]
         return Candidates(rows, scores, channels)
+
+    def all_scores(self, users: UserBatch) -> Float32:
+        """Scores of the whole catalogue [B, N]: for evaluation, not for requests."""
+        scores: Float32 = users.vectors @ self.vectors.T
+        for row, history, length in zip(scores, users.history, users.lengths, strict=True):
+            for channel in self.channels:
+                _add(history[:length], *channel, row)
+        return scores
 
     def _search(self, users: UserBatch, depth: int) -> Int64:
         """Nearest rows [B, M], -1 where there are fewer, with spare ones for those that will be masked."""
