@@ -3,10 +3,10 @@
 import onnx
 import pytest
 import torch
-from shortlist.export.onnx import CalibratedRanker, export_ranker, export_student, export_user
-from shortlist.export.parity import check_parity, random_inputs, run_graph
 from torch import Tensor, nn
 
+from shortlist.export.onnx import CalibratedRanker, export_ranker, export_student, export_user
+from shortlist.export.parity import check_parity, random_inputs, run_graph
 from shortlist.models.ranker import Ranker
 from shortlist.models.student import Student
 

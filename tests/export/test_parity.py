@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from shortlist.export.onnx import export_student
-from shortlist.export.parity import check_parity, overlap, random_inputs
 
 from shortlist.errors import BundleError
+from shortlist.export.onnx import export_student
+from shortlist.export.parity import check_parity, overlap, random_inputs
 from shortlist.models.student import Student
 
 

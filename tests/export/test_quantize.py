@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
+
 from shortlist.export.onnx import export_student
 from shortlist.export.parity import compare_quantized
 from shortlist.export.quantize import count_qdq, quantize_student
-from torch import nn
-
 from shortlist.models.student import Student
 
 WIDTH, REQUESTS, CANDIDATES = 40, 20, 100

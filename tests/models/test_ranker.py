@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortlist.models.ranker import Ranker
 
@@ -64,6 +64,15 @@ def test_padding_of_the_history_is_never_read(ranker: Ranker, inputs: dict[str, 
 def test_more_padding_changes_nothing(ranker: Ranker, inputs: dict[str, Tensor]) -> None:
     wider = torch.cat([inputs["history"], torch.zeros(BATCH, 6, DIM)], dim=1)
     torch.testing.assert_close(ranker(**{**inputs, "history": wider}), ranker(**inputs), atol=1e-6, rtol=1e-6)
+
+
+def test_events_before_the_window_are_never_read(inputs: dict[str, Tensor]) -> None:
+    torch.manual_seed(0)
+    ranker = Ranker(50, DIM, FEATURES, SIDE, window=4).eval()
+    nn.init.normal_(ranker.output.weight)
+    recent = {**inputs, "history": inputs["history"][3:, 5:], "lengths": torch.tensor([4])}
+    recent |= {name: inputs[name][3:] for name in ("candidates", "features", "side")}
+    torch.testing.assert_close(ranker(**recent), ranker(**inputs)[3:], atol=1e-6, rtol=1e-6)
 
 
 def test_an_empty_history_gives_finite_scores(ranker: Ranker, inputs: dict[str, Tensor]) -> None:

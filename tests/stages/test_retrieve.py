@@ -1,6 +1,5 @@
 """Retrieval returns the exact fused order, masks what it must, and leaves its scratch clean."""
 
-
 import numpy as np
 import pytest
 

@@ -104,6 +104,15 @@ def test_matched_scores_have_the_moments_of_the_reference() -> None:
         )
 
 
+def test_recent_histories_are_their_own_ends() -> None:
+    found = _retrieve(FixedRetriever())
+    recent = found.recent(3)
+    for e in range(len(found)):
+        whole, kept = found.history[e, : found.lengths[e]], recent.history[e, : recent.lengths[e]]
+        np.testing.assert_array_equal(kept, whole[-3:])
+        assert (recent.history[e, recent.lengths[e] :] == -1).all()
+
+
 def test_negatives_are_distinct_places_of_each_request() -> None:
     found = _retrieve(FixedRetriever())
     places = draw_hard_negatives(found, 6, np.random.default_rng(0))

@@ -1,0 +1,243 @@
+"""What is killed comes back. Each test has a server of its own; most serve a stand-in that starts in a second."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shortlist.errors import ServerError, ShortlistError
+from shortlist.serving import supervisor as module
+from shortlist.serving.client import Client
+from shortlist.serving.model_config import config_pbtxt
+from shortlist.serving.process import free_address
+from shortlist.serving.supervisor import Supervisor, Watch
+from shortlist.serving.tensors import CASCADE
+
+STAND_IN = """
+import os, time
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            user = pb_utils.get_input_tensor_by_name(request, "user_id").as_numpy()[0, 0]
+            if user.startswith(b"sleep "):
+                time.sleep(float(user[6:]))
+            texts = {"item_id": "ANSWER".encode(), "status": b"full", "trace": b""}
+            tensors = [pb_utils.Tensor(n, np.array([[v]], np.object_)) for n, v in texts.items()]
+            tensors += [pb_utils.Tensor(n, np.ones((1, 1), np.float32)) for n in ("score", "propensity")]
+            responses.append(pb_utils.InferenceResponse(tensors))
+        return responses
+"""
+LIMIT = 10.0  # seconds in which anything killed has to be back
+
+
+def write_version(repository: Path, number: int, source: str) -> None:
+    version = repository / "cascade" / str(number)
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(source)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    """A repository whose `cascade` answers its own version."""
+    write_version(tmp_path, 1, STAND_IN.replace("ANSWER", "one"))
+    (tmp_path / "cascade" / "config.pbtxt").write_text(config_pbtxt(CASCADE))
+    return tmp_path
+
+
+@pytest.fixture
+def running(stand_in: Path) -> Iterator[Supervisor]:
+    watch = Watch(canary_every=0.5, canary_timeout=1.0)
+    with Supervisor(stand_in, free_address(), instances=2, watch=watch) as supervisor:
+        yield supervisor
+
+
+def answers(client: Client, times: int = 8) -> bool:
+    """Whether `times` requests in a row are answered (several, because each instance has its turn)."""
+    try:
+        return all(len(client.recommend("user-0")) > 0 for _ in range(times))
+    except ShortlistError:
+        return False
+
+
+def seconds_until(condition: Callable[[], bool], limit: float = LIMIT) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < limit, f"not within {limit} s"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def kill_one_stub(supervisor: Supervisor) -> None:
+    supervisor.server.stubs()[0].kill()
+
+
+def kill_all_stubs(supervisor: Supervisor) -> None:
+    for stub in supervisor.server.stubs():
+        stub.kill()
+
+
+def freeze_one_stub(supervisor: Supervisor) -> None:
+    supervisor.server.stubs()[-1].suspend()
+
+
+def kill_server(supervisor: Supervisor) -> None:
+    os.kill(supervisor.server.pid, signal.SIGKILL)
+
+
+def end_server(supervisor: Supervisor) -> None:
+    os.kill(supervisor.server.pid, signal.SIGTERM)
+
+
+def freeze_server(supervisor: Supervisor) -> None:
+    os.kill(supervisor.server.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    "harm", [kill_one_stub, kill_all_stubs, freeze_one_stub, kill_server, end_server, freeze_server]
+)
+def test_service_is_back_within_ten_seconds(running: Supervisor, harm: Callable[[Supervisor], None]) -> None:
+    with Client(running.address.grpc, timeout=3) as client:
+        assert answers(client)
+        repairs = running.reloads + running.restarts
+        harm(running)
+        seconds_until(lambda: running.reloads + running.restarts > repairs and answers(client))
+
+
+def test_a_real_cascade_is_back_within_ten_seconds(repository: Path) -> None:
+    with (
+        Supervisor(repository, free_address(), instances=2) as supervisor,
+        Client(supervisor.address.grpc, timeout=3) as client,
+    ):
+        kill_one_stub(supervisor)
+        seconds_until(lambda: supervisor.reloads == 1 and answers(client))
+        kill_server(supervisor)
+        seconds_until(lambda: supervisor.restarts == 1 and answers(client))
+
+
+def test_living_instances_answer_while_a_dead_one_is_replaced(running: Supervisor) -> None:
+    with Client(running.address.grpc, timeout=3) as client:
+        kill_one_stub(running)
+        answered = failed = 0
+        while running.reloads == 0 or not answers(client, 4):
+            with suppress(ShortlistError):
+                client.recommend("user-0")
+                answered += 1
+                continue
+            failed += 1
+        assert answered > failed
+
+
+def test_a_hung_instance_is_replaced(running: Supervisor) -> None:
+    with Client(running.address.grpc, timeout=0.2) as client:
+        for _ in range(2):  # one for each instance
+            with pytest.raises(ShortlistError):
+                client.recommend("sleep 600")
+    with Client(running.address.grpc, timeout=1) as client:
+        seconds_until(lambda: running.reloads > 0 and answers(client))
+
+
+def test_a_busy_server_is_left_alone(running: Supervisor) -> None:
+    def work() -> None:
+        with Client(running.address.grpc) as client:
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                client.recommend("sleep 0.3")
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (running.reloads, running.restarts) == (0, 0)
+
+
+def test_a_new_version_takes_over_without_a_failure(running: Supervisor, stand_in: Path) -> None:
+    staged = stand_in / ".staged"
+    staged.mkdir()
+    (staged / "model.py").write_text(STAND_IN.replace("ANSWER", "two"))
+    seen: list[str] = []
+    with Client(running.address.grpc) as client:
+        staged.rename(stand_in / "cascade" / "2")
+        seconds_until(lambda: seen.extend(client.recommend("user-0").ids) or seen[-1] == "two")
+        seen += client.recommend("user-0").ids
+    assert seen == sorted(seen)
+
+
+def test_a_new_version_that_does_not_load_leaves_the_old_one_serving(running: Supervisor, stand_in: Path) -> None:
+    events: list[str] = []
+    running._tell = events.append
+    write_version(stand_in, 2, "raise RuntimeError('broken on purpose')")
+    seconds_until(lambda: any("broken on purpose" in event for event in events))
+    with Client(running.address.grpc) as client:
+        assert client.recommend("user-0").ids == ["one"]
+    time.sleep(1.5)
+    assert sum("broken on purpose" in event for event in events) == 1
+    assert running.restarts == 0
+
+
+def test_it_recovers_in_a_read_only_repository(running: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(module.os, "utime", refused)
+    with Client(running.address.grpc, timeout=3) as client:
+        kill_one_stub(running)
+        seconds_until(lambda: running.reloads == 1 and answers(client))
+
+
+def test_a_model_that_does_not_load_gives_triton_s_reason(stand_in: Path) -> None:
+    (stand_in / "cascade" / "1" / "model.py").write_text("import no_such_module_anywhere")
+    supervisor = Supervisor(stand_in, free_address(), instances=1)
+    with pytest.raises(ServerError, match="no_such_module_anywhere"):
+        supervisor.start()
+    assert not supervisor.server.alive
+
+
+def test_an_empty_repository_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match=r"has no model 'cascade'.*shortlist export"):
+        Supervisor(tmp_path, free_address()).start()
+
+
+def test_stopping_is_quick_and_leaves_nothing_behind(running: Supervisor) -> None:
+    processes = [psutil.Process(running.server.pid), *running.server.stubs()]
+    kill_one_stub(running)
+    started = time.monotonic()
+    running.stop()
+    assert time.monotonic() - started < 6
+    gone, _ = psutil.wait_procs(processes, timeout=3)
+    assert len(gone) == len(processes)
+
+
+def test_requests_in_flight_are_answered_when_it_stops(running: Supervisor) -> None:
+    outcome: list[int] = []
+
+    def ask() -> None:
+        with Client(running.address.grpc) as client:
+            outcome.append(len(client.recommend("sleep 1.0")))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.4)
+    running.stop()
+    asking.join()
+    assert outcome == [1]
+
+
+def test_a_vanished_repository_is_reported_and_repaired_when_it_returns(running: Supervisor, stand_in: Path) -> None:
+    shutil.move(stand_in / "cascade", stand_in / ".away")
+    kill_server(running)
+    time.sleep(1)
+    shutil.move(stand_in / ".away", stand_in / "cascade")
+    with Client(running.address.grpc, timeout=3) as client:
+        seconds_until(lambda: answers(client))

@@ -1,0 +1,86 @@
+"""One small run from log to bundle: complete, reused while valid, and as good through the bundle as it was in torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shortlist.bundle import Bundle
+from shortlist.cascade import Cascade
+from shortlist.config import Config
+from shortlist.errors import BundleError
+from shortlist.evaluation.experiment import evaluate_run
+from shortlist.models.retriever import Retriever
+from shortlist.profiles.replay import user_batch
+from shortlist.training.run import ensure_run, load_config, load_split, train
+from shortlist.types import Request, Slate
+from tests.planted import small_config, write_walks
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return small_config(write_walks(tmp_path_factory.mktemp("walks") / "walks.txt"))
+
+
+@pytest.fixture(scope="module")
+def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(config, tmp_path_factory.mktemp("runs") / "walks", show_progress=False)
+
+
+def test_the_cascade_learns_the_walk(run: Path) -> None:
+    """The next item is one of two; chance alone would hit one time in twelve."""
+    evaluation = evaluate_run(run, "leave-one-out", baselines=False).evaluation
+    assert evaluation.models["cascade"]["hr@10"] > 0.8
+    assert evaluation.stages["filter"]["retention@10"] > 0.9
+    assert max(v for k, v in evaluation.parity.items() if "torch - onnx" in k) < 1e-4
+
+
+def test_the_bundle_serves_what_the_retriever_learned(run: Path) -> None:
+    split, features = load_split(run)
+    cascade, retriever = Cascade.load(run / "bundle"), Retriever.load(run / "models")
+    users = user_batch(cascade.users, features, split.test, 0, 50)
+    rows, lengths = split.test.histories(0, 50, cascade.config.history)
+    tower, linear = retriever.scores(rows, lengths, features.side(split.test, 0, 50))
+    found = cascade.retrieve(users, 40)
+    for b in range(50):
+        np.testing.assert_allclose(found.scores[b], (tower + linear)[b, found.rows[b]], rtol=1e-3, atol=1e-4)
+
+
+def test_the_bundle_answers_users_by_their_own_ids(run: Path) -> None:
+    (slate,) = Cascade.load(run / "bundle").recommend([Request(user_id=b"user7")])
+    assert isinstance(slate, Slate)
+    assert len(slate.item_ids) == 10
+    assert all(i.startswith(b"item") for i in slate.item_ids)
+
+
+def test_a_finished_run_is_left_alone(config: Config, run: Path) -> None:
+    before = (run / "run.json").stat().st_mtime_ns
+    train(config, run, show_progress=False)
+    assert (run / "run.json").stat().st_mtime_ns == before
+
+
+def test_the_same_seed_trains_the_same_cascade(config: Config, run: Path, tmp_path: Path) -> None:
+    again = train(config, tmp_path / "again", show_progress=False)
+    first, second = (Bundle.open(r / "bundle").array("table") for r in (run, again))
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_another_protocol_trains_a_sibling_that_has_not_seen_its_test(run: Path) -> None:
+    sibling = ensure_run(run, "cold-users")
+    assert sibling == run / "protocols" / "cold-users"
+    split, _ = load_split(sibling)
+    assert not set(np.unique(split.train.users())) & set(split.test.users.tolist())
+    assert ensure_run(run, "leave-one-out") == run
+
+
+def test_a_run_tells_what_made_it(config: Config, run: Path) -> None:
+    assert load_config(run) == config
+    assert set(json.loads((run / "run.json").read_text())) >= {"config", "data", "reports", "parity", "seconds"}
+
+
+def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a run"):
+        load_config(tmp_path)
