@@ -60,6 +60,8 @@ class TowerConfig(Section):
     """How the history becomes a user vector: learned temporal decay, or a causal transformer of LiGR blocks."""
     dim: int = Field(64, ge=8, le=512)
     """Width of the user and item vectors."""
+    decays: int = Field(2, ge=1, le=16)
+    """`decay`: number of learned decays; the plain mean comes on top."""
     layers: int = Field(2, ge=1, le=8)
     """`transformer`: number of blocks."""
     heads: int = Field(2, ge=1, le=16)
@@ -91,6 +93,8 @@ class LinearConfig(Section):
     """L2 penalty of the closed form."""
     decay: float = Field(0.9, gt=0, le=1)
     """Weight of a history item, per step of age, when scoring."""
+    kernel: float = Field(0.95, gt=0, le=1)
+    """`ease`: weight of a pair of items, per step between them in the sequence; 1 is plain EASE."""
     neighbours: int = Field(500, ge=1)
     """Largest number of neighbours kept for each item."""
 

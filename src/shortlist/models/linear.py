@@ -206,5 +206,3 @@ def _truncate(weights: sparse.csr_matrix, neighbours: int, decay: float) -> Line
 
 def _square(n: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((n, n), dtype=np.float32)
-
-

@@ -26,11 +26,11 @@ class CrossAttention(nn.Module):
     key with value zero lets a candidate ignore the history, which also serves the empty one.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim is {dim}; it must be a multiple of heads ({heads})")
-        self.heads = heads
+        self.heads, self.window = heads, window
         self.query = nn.Linear(dim, dim)
         self.keys_values = nn.Linear(dim, 2 * dim)
         self.recency = nn.Parameter(torch.linspace(0.1, 1.0, heads))
@@ -50,10 +50,11 @@ class CrossAttention(nn.Module):
         return vectors.reshape(*vectors.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _bias(self, lengths: Tensor, width: int) -> Tensor:
-        """[B, H, 1, L]: less for older events, `MASKED` for padding."""
+        """[B, H, 1, L]: less for older events, `MASKED` for padding and for what lies before the window."""
         age = lengths[:, None] - 1 - torch.arange(width, device=lengths.device)  # [B, L], 0 is the most recent
         decayed = -self.recency[:, None] * torch.log1p(age.clamp(min=0).float())[:, None, :]  # [B, H, L]
-        return torch.where(age[:, None, :] >= 0, decayed, MASKED)[:, :, None, :]
+        read = (age >= 0) & (age < self.window)
+        return torch.where(read[:, None, :], decayed, MASKED)[:, :, None, :]
 
 
 class Ranker(nn.Module):
@@ -76,10 +77,14 @@ class Ranker(nn.Module):
         feature_width: int,
         side_width: int,
         heads: int = 2,
+        window: int = 50,
         hidden: int = 32,
         dropout: float = 0.0,
     ) -> None:
-        """`feature_width` counts the item features and the two retrieval scores that end them (F + 2)."""
+        """`feature_width` counts the item features and the two retrieval scores that end them (F + 2).
+
+        `window` is how many of the most recent events are read, however long the history that is given.
+        """
         super().__init__()
         self.settings: dict[str, Any] = {
             "n_items": n_items,
@@ -87,10 +92,11 @@ class Ranker(nn.Module):
             "feature_width": feature_width,
             "side_width": side_width,
             "heads": heads,
+            "window": window,
             "hidden": hidden,
             "dropout": dropout,
         }
-        self.attention = CrossAttention(dim, heads)
+        self.attention = CrossAttention(dim, heads, window)
         self.candidate_part = nn.Linear(3 * dim + feature_width, hidden)
         self.side_part = nn.Linear(side_width, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)

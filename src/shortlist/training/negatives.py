@@ -51,6 +51,15 @@ class CandidateSet:
         """The requests at `index`: indices, a mask [E], or a slice."""
         return CandidateSet(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
+    def recent(self, window: int) -> CandidateSet:
+        """The same with histories cut to their most recent `window` events."""
+        oldest = np.maximum(self.lengths - window, 0)[:, None]
+        places = np.minimum(oldest + np.arange(min(window, self.history.shape[1])), self.history.shape[1] - 1)
+        lengths = np.minimum(self.lengths, window)
+        cut = np.take_along_axis(self.history, places, axis=1)
+        cut[np.arange(cut.shape[1]) >= lengths[:, None]] = -1
+        return replace(self, history=cut, lengths=lengths)
+
     def found(self) -> Bool:
         """[E, K], true where the candidate is the target."""
         found: Bool = self.rows == self.targets[:, None]

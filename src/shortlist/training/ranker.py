@@ -50,6 +50,7 @@ def train_ranker(
     dim: int = 32,
     heads: int = 2,
     hidden: int = 32,
+    window: int = 50,
     hard_negatives: int = 50,
     epochs: int = 4,
     patience: int = 2,
@@ -67,9 +68,11 @@ def train_ranker(
     started = time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
+    training, validation = training.recent(window), validation.recent(window)
     teaching, judging = _hold_out(training, rng)
     items = _item_tower(training, item_features.shape[0], dim, content)
-    ranker = Ranker(len(item_features), dim, item_features.shape[1] + 2, training.side.shape[1], heads, hidden, dropout)
+    feature_width, side_width = item_features.shape[1] + 2, training.side.shape[1]
+    ranker = Ranker(len(item_features), dim, feature_width, side_width, heads, window, hidden, dropout)
     trainer = _Trainer(ranker, items, torch.from_numpy(item_features), dropout, rng)
     trainer.fit_scales(training)
     ran = trainer.run(teaching, judging, epochs, patience, hard_negatives, learning_rate, weight_decay, show_progress)
