@@ -90,6 +90,7 @@ def export_graph(module: nn.Module, axes: dict[str, Sequence[str | int]], output
     graph = program.model_proto
     for node in graph.graph.node:
         del node.metadata_props[:]  # stack traces of the exporter: they name files of the machine that exported
+    del graph.graph.value_info[:]  # inner shapes: every consumer infers them, and quantizers trip over stale ones
     onnx.checker.check_model(graph, full_check=True)
     content: bytes = graph.SerializeToString()
     return content

@@ -19,6 +19,7 @@ from shortlist.types import Float32
 
 CALIBRATION_BATCH = 4096
 MATRIX_PRODUCTS = ("Gemm", "MatMul")
+QUANTIZED = (*MATRIX_PRODUCTS, "Relu")  # a ReLU between two products is absorbed by the unsigned range
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
@@ -47,7 +48,7 @@ def quantize_student(graph: bytes, calibration: Float32, per_channel: bool = Tru
             target,
             _Batches(np.ascontiguousarray(calibration, np.float32)),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(MATRIX_PRODUCTS),
+            op_types_to_quantize=list(QUANTIZED),
             per_channel=per_channel,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -132,7 +132,7 @@ def _hash(blob: Bytes, start: int, stop: int) -> np.uint64:
 def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> np.uint64:
     """Slot that holds the id, or the empty slot where it belongs."""
     mask = np.uint64(len(slots) - 1)
-    slot = _hash(ids, start, stop) & mask
+    slot: np.uint64 = _hash(ids, start, stop) & mask
     while slots[slot] >= 0:
         low, high = offsets[slots[slot]], offsets[slots[slot] + 1]
         same = high - low == stop - start

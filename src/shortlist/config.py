@@ -109,25 +109,25 @@ class RetrieverConfig(Section):
 
 
 class RankerConfig(Section):
-    dim: int = Field(32, ge=8, le=256)
+    dim: int = Field(16, ge=8, le=256)
     """Width of the ranker's own item embeddings."""
     heads: int = Field(2, ge=1, le=16)
     """Heads of the cross-attention."""
     history: int = Field(50, ge=1, le=1000)
-    """Most recent events that candidates attend to."""
+    """Most recent events that candidates attend to, at most `cascade.history`."""
     folds: int = Field(2, ge=2, le=10)
     """User folds for out-of-fold retrieval scores."""
-    hard_negatives: int = Field(100, ge=1)
+    hard_negatives: int = Field(50, ge=1)
     """Negatives per positive, drawn from the retriever's candidates."""
-    positions: int = Field(8, ge=1)
+    positions: int = Field(40, ge=1)
     """Latest events of each user used as ranking examples."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(4, ge=1)
     """Upper bound on passes over the examples."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Peak learning rate."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout inside the ranker."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(2, ge=1)
     """Validations without improvement before training stops."""
 
 
@@ -136,7 +136,7 @@ class FilterConfig(Section):
     """Widths of the student's hidden layers."""
     temperature: float = Field(2.0, gt=0)
     """Softmax temperature of the distillation."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(5, ge=1)
     """Passes over the distillation examples."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate."""

@@ -6,7 +6,7 @@ import pytest
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Split, make_split
 from shortlist.evaluation.baselines import ItemNeighbours
-from shortlist.evaluation.fit import choose_decay, fit_baselines
+from shortlist.evaluation.fit import choose, fit_baselines
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,16 @@ def drifting() -> Split:
 
 def test_histories_fade_where_interests_drift(drifting: Split) -> None:
     model = ItemNeighbours.fit(drifting.train, mask_seen=True)
-    choose_decay(model, drifting.validation)
+    choose([model], drifting.validation)
     assert model.decay < 0.9
+
+
+def test_the_better_of_two_models_is_chosen(drifting: Split) -> None:
+    weak = ItemNeighbours.fit(drifting.train.keep(np.zeros(len(drifting.train), bool)), mask_seen=True)
+    strong = ItemNeighbours.fit(drifting.train, mask_seen=True)
+    assert choose([weak, strong, weak], drifting.validation) is strong
 
 
 def test_every_baseline_of_the_report_is_fitted(split: Split) -> None:
     names = [model.name for model in fit_baselines(split)]
-    assert names == ["popularity", "item-knn", "ease", "als", "sasrec"]
+    assert names == ["popularity", "item-knn", "ease", "als", "sasrec", "sasrec-tuned"]

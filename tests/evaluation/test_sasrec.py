@@ -1,5 +1,7 @@
 """The SASRec baseline: causal, indifferent to padding, and able to learn an order that counts cannot see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Split
 from shortlist.evaluation.metrics import hit_rate, target_ranks
 from shortlist.evaluation.protocols import recommend
-from shortlist.evaluation.sasrec import SASRec, SASRecTower, published_window
+from shortlist.evaluation.sasrec import TUNED, SASRec, SASRecTower, published_window
 
 SIDE = torch.zeros(2, 0)
 
@@ -48,7 +50,7 @@ def test_an_empty_history_has_the_default_state(tower: SASRecTower, length: int)
 
 
 def test_training_finds_the_ring_of_the_planted_world(split: Split) -> None:
-    model = SASRec.fit(split, mask_seen=True, dim=32, epochs=60, patience=10)
+    model = SASRec.fit(split, mask_seen=True, recipe=replace(TUNED, dim=32, epochs=40, patience=10))
     ranks = target_ranks(recommend(model, split.test, 10), split.test.targets())
     assert hit_rate(ranks, 10).mean() > 0.7
 

@@ -34,10 +34,7 @@ class Ease(CatalogueScorer):
         neighbours: int = 2000,
     ) -> Self:
         """Invert the Gram matrix of the training log; each item keeps its `neighbours` largest weights."""
-        channel = ease(train, regularization, decay, neighbours)
-        shape = (train.n_items, train.n_items)
-        weights = sparse.csr_matrix((channel.values, channel.indices, channel.indptr), shape=shape)
-        return cls(train, mask_seen, weights, decay)
+        return cls(train, mask_seen, ease(train, regularization, decay, neighbours).matrix(), decay)
 
     def score(self, examples: Examples, start: int, stop: int) -> Float32:
         """Weighted sums over the history, Float32[B, N]."""

@@ -154,7 +154,7 @@ def _solve_by_target(
     return sparse.csc_matrix((values, indices, indptr), shape=gram.shape).tocsr()
 
 
-@njit(nogil=True)
+@njit(nogil=True, cache=True)
 def _solve_columns(
     gram_indptr: Int64, gram_indices: Int32, gram_values: Float32,
     indptr: Int64, indices: Int32, values: Float32,

@@ -32,10 +32,10 @@ class Control:
         """Close the connection."""
         self._client.close()
 
-    def live(self) -> bool:
+    def live(self, timeout: float = 2.0) -> bool:
         """Whether the server answers at all."""
         try:
-            return bool(self._client.is_server_live(client_timeout=2.0))
+            return bool(self._client.is_server_live(client_timeout=timeout))
         except (InferenceServerException, grpc.RpcError):
             return False
 
@@ -70,12 +70,12 @@ class Control:
         except InferenceServerException as error:
             raise ServerError(f"model {model!r} does not unload: {error.message()}") from error
 
-    def answered(self, model: str) -> int:
-        """How many requests `model` has answered so far, well or badly; 0 when nobody can say."""
+    def answered(self, model: str) -> int | None:
+        """How many requests `model` has answered so far, well or badly; None when nobody can say."""
         try:
             statistics = self._client.get_inference_statistics(model, client_timeout=2.0)
         except (InferenceServerException, grpc.RpcError):
-            return 0
+            return None
         counts = (s.inference_stats for s in statistics.model_stats)
         return sum(int(c.success.count + c.fail.count) for c in counts)
 

@@ -35,7 +35,6 @@ class Watch:
     every: float = 0.25
     canary_every: float = 1.0
     canary_timeout: float = 2.0
-    slow_canaries: int = 2
     start_timeout: float = 60.0
     max_backoff: float = 30.0
 
@@ -74,8 +73,7 @@ class Supervisor:
         self._server = TritonServer(install or find_triton(), repository, self.address, self._key, on_log)
         self._control: Control | None = None
         self._loaded: dict[str, _Loaded] = {}
-        self._slow = 0
-        self._answered = 0
+        self._answered: int | None = None  # requests answered at the last canary that got no answer
         self._next_canary = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -107,7 +105,10 @@ class Supervisor:
         """Stop watching and end the server."""
         self._stopping.set()
         if self._thread and self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout=2.0)
+            if self._thread.is_alive():
+                self._server.kill()  # ends whatever repair it is waiting for
+                self._thread.join()
         self._bring_down()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -144,19 +145,25 @@ class Supervisor:
         assert self._control is not None
         if CASCADE.name not in self.models:
             return
-        answered = self._control.answered(CASCADE.name)
         code = self._control.canary(self.watch.canary_timeout)
         if code is None or code in _ALIVE_CODES:
-            self._slow = 0
-        elif code in _SLOW_CODES:
-            # Slow is not dead: as long as others get answers, the server is only busy.
-            self._slow = self._slow + 1 if self._control.answered(CASCADE.name) == answered else 0
-            if self._slow >= self.watch.slow_canaries:
-                self._reload(CASCADE.name, "no answer to the canary")
-        elif code == "UNAVAILABLE" and not self._control.live():
+            self._answered = None
+        elif not self._control.live():
             self._restart("the server does not answer")
+        elif code in _SLOW_CODES:
+            self._check_progress()
         else:
             self._reload(CASCADE.name, f"the canary failed ({code})")
+
+    def _check_progress(self) -> None:
+        """After a canary without an answer: as long as others get answers, the server is busy, not dead."""
+        assert self._control is not None
+        answered = self._control.answered(CASCADE.name)
+        if answered is not None and answered == self._answered:
+            self._reload(CASCADE.name, "no request is answered", hung=True)
+        else:
+            self._answered = answered
+            self._next_canary = time.monotonic()
 
     def _bring_up(self) -> None:
         self._server.start()
@@ -186,17 +193,17 @@ class Supervisor:
         finally:
             self._loaded.setdefault(model, _Loaded(versions)).versions = versions
         self._loaded[model] = _Loaded(versions, [s for s in self._server.stubs() if s.pid not in before])
-        self._slow = 0
+        self._answered = None
 
-    def _reload(self, model: str, why: str) -> None:
+    def _reload(self, model: str, why: str, hung: bool = False) -> None:
         """Fresh processes for a model. Living instances answer until the new ones are ready."""
         assert self._control is not None
         self.reloads += 1
         started = time.monotonic()
         for stub in self._loaded[model].stubs:
-            if why.startswith("no answer") or _is_dead(stub):
+            if hung or _is_dead(stub):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    stub.kill()  # hung or stopped: would never leave by itself
+                    stub.kill()  # hung or stopped, it would never leave by itself
         self._loaded[model].stubs = []
         try:
             if not _touch(self.repository / model):
@@ -208,6 +215,8 @@ class Supervisor:
         self._tell(f"{model} answers again after {time.monotonic() - started:.1f} s")
 
     def _restart(self, why: str) -> None:
+        if self._stopping.is_set():
+            return
         self.restarts += 1
         started = time.monotonic()
         self._tell(f"{why}: restarting the server")
@@ -215,7 +224,7 @@ class Supervisor:
             self._control.close()
             self._control = None
         self._loaded.clear()
-        self._server.stop(timeout=0.5)
+        self._server.stop(drain=0.0)
         self._bring_up()
         self._tell(f"the server answers again after {time.monotonic() - started:.1f} s")
 

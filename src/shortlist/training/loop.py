@@ -76,7 +76,8 @@ def train_tower(
     `side(examples)` gives the side features Float32[E, S] of the events to predict; `weights` Float32[M] weigh the
     log's events as targets (None: all 1). `mask_seen` leaves items already in the window out of the training softmax,
     and items of the history out of the validation ranking: right where people do not repeat items. `negatives` None
-    means the full softmax up to 50,000 items. A checkpoint in `checkpoint_dir` is resumed from.
+    means the full softmax up to 50,000 items; beyond, and where given, that many items drawn uniformly join the
+    targets of each batch in a sampled softmax. A checkpoint in `checkpoint_dir` is resumed from.
     """
     if negatives is None and log.n_items > FULL_SOFTMAX_LIMIT:
         negatives = DEFAULT_NEGATIVES

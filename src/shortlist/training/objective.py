@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples
 from shortlist.models.items import ItemTower
-from shortlist.training.softmax import full_softmax, sample_negatives, sampled_softmax
+from shortlist.training.softmax import columns_of, draw_items, softmax_loss
 from shortlist.training.windows import Windows, gather_events
 from shortlist.types import Float32, Int64
 
@@ -72,21 +72,20 @@ class NextItemObjective(nn.Module):
 
     def forward(self, rows: Tensor, lengths: Tensor, side: Tensor, weights: Tensor) -> Tensor:
         """A `Batch`, taken apart -> the loss, a scalar."""
-        if self.negatives is None:
-            table = self.items.all()
-            vectors = table[rows[:, :-1].clamp_min(0)] * (rows[:, :-1] >= 0).unsqueeze(-1)
-        else:
-            vectors = self.items(rows[:, :-1])
         chosen = weights > 0
-        states = self._states(vectors, lengths, side)[chosen]
         targets, token_weights = rows[chosen], weights[chosen]
         seen = _seen(rows, chosen) if self.mask_seen else None
         if self.negatives is None:
-            return full_softmax(states, table, targets, seen=seen, weights=token_weights, dtype=self.dtype)
-        drawn, expected = sample_negatives(targets, len(self.popularity), self.negatives, self.popularity)
-        positives = self.items(targets)
-        return sampled_softmax(
-            states, positives, self.items(drawn), targets, drawn, expected, seen=seen, weights=token_weights
+            table, log_inclusion = self.items.all(), None
+            vectors = table[rows[:, :-1].clamp_min(0)] * (rows[:, :-1] >= 0).unsqueeze(-1)
+        else:
+            drawn, log_inclusion = draw_items(targets, self.negatives, self.popularity)
+            table, vectors = self.items(drawn), self.items(rows[:, :-1])
+            targets = columns_of(targets, drawn, len(self.popularity))
+            seen = None if seen is None else columns_of(seen, drawn, len(self.popularity))
+        states = self._states(vectors, lengths, side)[chosen]
+        return softmax_loss(
+            states, table, targets, seen=seen, weights=token_weights, log_inclusion=log_inclusion, dtype=self.dtype
         )
 
     def _states(self, vectors: Tensor, lengths: Tensor, side: Tensor) -> Tensor:

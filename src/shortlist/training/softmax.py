@@ -1,7 +1,7 @@
-"""Next-item losses over a catalogue: the full softmax in chunks, and a sampled one for catalogues too large for it.
+"""Next-item loss over a catalogue: softmax cross-entropy in chunks, over all items or over a sampled part of them.
 
-The chunked loss computes its gradient in the forward pass and never keeps tokens x items, which halves time and memory
-of an epoch. It knows vectors and rows only; `training.loop` decides which loss trains a tower.
+The gradient is computed in the forward pass and nothing of size tokens x items is ever kept, which halves the time and
+the memory of an epoch. It knows vectors and columns only; `training.objective` decides what they are.
 """
 
 from __future__ import annotations
@@ -10,31 +10,53 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 CHUNK = 512
 NEVER = -1e9
 
 
-def full_softmax(
+def softmax_loss(
     states: Tensor,
     items: Tensor,
     targets: Tensor,
     *,
     seen: Tensor | None = None,
     weights: Tensor | None = None,
+    log_inclusion: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     chunk: int = CHUNK,
 ) -> Tensor:
     """Weighted mean cross-entropy of `targets` Int64[T] under softmax(states [T, D] · items [N, D]ᵀ).
 
-    `seen` Int64[T, K], padded with -1, names rows left out of each token's softmax (a target is never left out);
-    `weights` Float32[T] weighs tokens; `dtype` is that of the large products, bfloat16 where the processor has it.
+    `seen` Int64[T, K], padded with -1, names rows left out of each token's softmax (a target never is); `weights`
+    Float32[T] weigh tokens. Where `items` are a sample of the catalogue, `log_inclusion` Float32[N] is the log of the
+    chance that each was drawn: the logQ correction (Yi et al., RecSys 2019). `dtype` is that of the large products.
     """
     if weights is None:
         weights = torch.ones(len(targets), device=states.device)
-    loss: Tensor = _ChunkedSoftmax.apply(states, items, targets, seen, weights / weights.sum(), dtype, chunk)
+    weights = weights / weights.sum()
+    loss: Tensor = _ChunkedSoftmax.apply(states, items, targets, seen, weights, log_inclusion, dtype, chunk)
     return loss
+
+
+def draw_items(targets: Tensor, size: int, popularity: Tensor) -> tuple[Tensor, Tensor]:
+    """The items of a sampled softmax: every one of `targets` Int64[T], and `size` drawn uniformly from the catalogue.
+
+    `popularity` Float32[N] is each item's share of the training events. Returns distinct rows Int64[K], ascending, and
+    the log of the chance Float32[K] that each is among those drawn.
+    """
+    uniform = torch.randint(len(popularity), (size,), device=targets.device)
+    rows = torch.unique(torch.cat([targets, uniform]))
+    missed = len(targets) * torch.log1p(-popularity[rows].clamp_max(1 - 1e-6))
+    missed = missed + size * torch.log1p(torch.tensor(-1.0 / max(len(popularity), 2)))
+    return rows, torch.log(-torch.expm1(missed))
+
+
+def columns_of(rows: Tensor, drawn: Tensor, n_items: int) -> Tensor:
+    """Where each of `rows` Int64[...] lies in `drawn` Int64[K]; -1 for padding and for rows that were not drawn."""
+    place = torch.full((n_items + 1,), -1, device=rows.device)  # the last entry, index -1, stands for padding
+    place[drawn] = torch.arange(len(drawn), device=rows.device)
+    return place[rows]
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
@@ -46,6 +68,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
         targets: Tensor,
         seen: Tensor | None,
         weights: Tensor,
+        log_inclusion: Tensor | None,
         dtype: torch.dtype,
         chunk: int,
     ) -> Tensor:
@@ -58,7 +81,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
             part = slice(start, start + chunk)
             logits = buffer[: len(targets[part])]
             logits.copy_(narrow_states[part] @ transposed)
-            _mask_seen(logits, None if seen is None else seen[part], targets[part])
+            _adjust(logits, targets[part], None if seen is None else seen[part], log_inclusion)
             probabilities = torch.softmax(logits, 1, out=logits)
             loss += _subtract_target(probabilities, targets[part], weights[part])
             error = probabilities.mul_(weights[part, None]).to(dtype)  # d loss / d logits, [chunk, N]
@@ -70,15 +93,16 @@ class _ChunkedSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_items = ctx.saved_tensors
-        return grad_states * gradients[0], grad_items * gradients[0], None, None, None, None, None
+        return grad_states * gradients[0], grad_items * gradients[0], None, None, None, None, None, None
 
 
-def _mask_seen(logits: Tensor, seen: Tensor | None, targets: Tensor) -> None:
-    """Set the logits of `seen` rows to nearly minus infinity in place, except those of the targets."""
-    if seen is None:
-        return
+def _adjust(logits: Tensor, targets: Tensor, seen: Tensor | None, log_inclusion: Tensor | None) -> None:
+    """Correct sampled logits and hide seen rows, in place; the targets keep their own logits."""
     kept = logits.gather(1, targets[:, None])
-    logits.scatter_(1, torch.where(seen >= 0, seen, targets[:, None]), NEVER)
+    if log_inclusion is not None:
+        logits -= log_inclusion
+    if seen is not None:
+        logits.scatter_(1, torch.where(seen >= 0, seen, targets[:, None]), NEVER)
     logits.scatter_(1, targets[:, None], kept)
 
 
@@ -88,44 +112,3 @@ def _subtract_target(probabilities: Tensor, targets: Tensor, weights: Tensor) ->
     likelihood = probabilities[row, targets].clamp_min(1e-20).log()
     probabilities[row, targets] -= 1.0
     return -(likelihood * weights).sum()
-
-
-def sample_negatives(targets: Tensor, n_items: int, size: int, popularity: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw `size` rows to share as negatives, half from the batch's `targets`, half uniformly.
-
-    `popularity` Float32[N] is each item's share of the training events. Returns rows Int64[size] and the log of each
-    row's expected count among them, Float32[size]: the logQ correction of Yi et al. (RecSys 2019).
-    """
-    from_batch = size // 2
-    batch = targets[torch.randint(len(targets), (from_batch,), device=targets.device)]
-    uniform = torch.randint(n_items, (size - from_batch,), device=targets.device)
-    rows = torch.cat([batch, uniform])
-    expected = from_batch * popularity[rows] + (size - from_batch) / n_items
-    return rows, expected.log()
-
-
-def sampled_softmax(
-    states: Tensor,
-    target_vectors: Tensor,
-    negative_vectors: Tensor,
-    targets: Tensor,
-    negatives: Tensor,
-    log_expected: Tensor,
-    *,
-    seen: Tensor | None = None,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Weighted mean cross-entropy of each target against shared negatives, corrected for how often they are drawn.
-
-    `states`, `target_vectors` [T, D]; `negative_vectors` [K, D]; `targets` Int64[T]; `negatives` Int64[K];
-    `log_expected` Float32[K] from `sample_negatives`; `seen`, `weights` as in `full_softmax`. A negative that is the
-    target, or was seen, does not count.
-    """
-    positive = (states * target_vectors).sum(1, keepdim=True)
-    negative = states @ negative_vectors.T - log_expected
-    negative = negative.masked_fill(negatives == targets[:, None], NEVER)
-    if seen is not None:
-        for column in seen.T:  # [T, K] a position at a time: never tokens x negatives x history
-            negative = negative.masked_fill(negatives == column[:, None], NEVER)
-    losses = functional.cross_entropy(torch.cat([positive, negative], 1), torch.zeros_like(targets), reduction="none")
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()

@@ -65,7 +65,7 @@ def _retrieve(config: Config, examples: Examples, retriever: Retriever, features
         examples,
         retriever,
         depth=config.cascade.candidates,
-        length=config.ranker.history,
+        length=config.cascade.history,
         mask_seen=retriever.mask_seen,
         side=features.side,
     )
@@ -81,10 +81,13 @@ def _ranker(
 ) -> tuple[Ranker, RankerReport]:
     """Train on candidates of retrievers that never saw the user, brought onto the scale of the one that serves."""
     settings = config.ranker
+    share = (settings.folds - 1) / settings.folds  # of the users, that a fold's retriever sees
+    lighter = [c.model_copy(update={"regularization": c.regularization * share}) for c in config.retriever.linear]
+    fold_config = config.retriever.model_copy(update={"linear": tuple(lighter)})
 
     def fit(log: InteractionLog) -> Retriever:
         return refit(
-            config.retriever,
+            fold_config,
             retriever,
             log,
             split.validation,
@@ -101,7 +104,7 @@ def _ranker(
         positions=settings.positions,
         seed=config.seed,
         depth=min(FOLD_DEPTH, config.cascade.candidates),
-        length=settings.history,
+        length=config.cascade.history,
         mask_seen=retriever.mask_seen,
         side=features.side,
         event_weights=config.data.event_weights,
@@ -114,6 +117,7 @@ def _ranker(
         dim=settings.dim,
         heads=settings.heads,
         hard_negatives=settings.hard_negatives,
+        window=settings.history,
         epochs=settings.epochs,
         patience=settings.patience,
         learning_rate=settings.learning_rate,
