@@ -67,7 +67,7 @@ class TowerConfig(Section):
     heads: int = Field(2, ge=1, le=16)
     """`transformer`: attention heads."""
     history: int = Field(50, ge=1, le=1000)
-    """Most recent events the tower reads."""
+    """Most recent events the tower reads; the same as `cascade.history`, which is what serving feeds it."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout inside the tower."""
     id_dropout: float = Field(0.1, ge=0, lt=1)
@@ -174,6 +174,16 @@ class Config(Section):
         if self.cascade.rank_depth > self.cascade.candidates:
             depth, candidates = self.cascade.rank_depth, self.cascade.candidates
             raise ValueError(f"cascade.rank_depth is {depth}; at most cascade.candidates ({candidates}) is allowed")
+        return self
+
+    @model_validator(mode="after")
+    def _histories_agree(self) -> Config:
+        served = self.cascade.history
+        for i, tower in enumerate(self.retriever.towers):
+            if tower.history != served:
+                raise ValueError(f"retriever.towers.{i}.history is {tower.history}; it must be cascade.history ({served})")
+        if self.ranker.history > served:
+            raise ValueError(f"ranker.history is {self.ranker.history}; at most cascade.history ({served}) is allowed")
         return self
 
     @classmethod
