@@ -8,7 +8,7 @@ import numpy as np
 
 from shortlist.config import Config
 
-USERS, ITEMS, LENGTH = 150, 120, 14
+USERS, LENGTH = 200, 14
 
 
 def write_walks(path: Path, seed: int = 0) -> Path:

@@ -74,6 +74,11 @@ def test_the_ridge_knows_what_comes_next_and_not_what_came_before() -> None:
     assert weights[1, 0] == 0
 
 
+def test_backward_pairs_count_when_asked_for() -> None:
+    weights = dense(directed_ridge(make_log([[0, 1, 2]] * 30), 1.0, 0.5, N, backward=0.5))
+    assert 0 < weights[1, 0] < weights[0, 1]
+
+
 def test_a_row_keeps_its_largest_weights(log: InteractionLog) -> None:
     whole, short = dense(ease(log, 5.0, 0.9, N)), dense(ease(log, 5.0, 0.9, 3))
     for row, kept in zip(whole, short, strict=True):

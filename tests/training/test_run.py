@@ -17,30 +17,19 @@ from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
 from shortlist.training.run import ensure_run, load_config, load_split, train
 from shortlist.types import Request, Slate
-from tests.planted import small_config, write_walks
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return small_config(write_walks(tmp_path_factory.mktemp("walks") / "walks.txt"))
-
-
-@pytest.fixture(scope="module")
-def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(config, tmp_path_factory.mktemp("runs") / "walks", show_progress=False)
-
-
-def test_the_cascade_learns_the_walk(run: Path) -> None:
+def test_the_cascade_learns_the_walk(planted_run: Path) -> None:
     """The next item is one of two; chance alone would hit one time in twelve."""
-    evaluation = evaluate_run(run, "leave-one-out", baselines=False).evaluation
+    evaluation = evaluate_run(planted_run, "leave-one-out", baselines=False).evaluation
     assert evaluation.models["cascade"]["hr@10"] > 0.8
     assert evaluation.stages["filter"]["retention@10"] > 0.9
     assert max(v for k, v in evaluation.parity.items() if "torch - onnx" in k) < 1e-4
 
 
-def test_the_bundle_serves_what_the_retriever_learned(run: Path) -> None:
-    split, features = load_split(run)
-    cascade, retriever = Cascade.load(run / "bundle"), Retriever.load(run / "models")
+def test_the_bundle_serves_what_the_retriever_learned(planted_run: Path) -> None:
+    split, features = load_split(planted_run)
+    cascade, retriever = Cascade.load(planted_run / "bundle"), Retriever.load(planted_run / "models")
     users = user_batch(cascade.users, features, split.test, 0, 50)
     rows, lengths = split.test.histories(0, 50, cascade.config.history)
     tower, linear = retriever.scores(rows, lengths, features.side(split.test, 0, 50))
@@ -49,36 +38,36 @@ def test_the_bundle_serves_what_the_retriever_learned(run: Path) -> None:
         np.testing.assert_allclose(found.scores[b], (tower + linear)[b, found.rows[b]], rtol=1e-3, atol=1e-4)
 
 
-def test_the_bundle_answers_users_by_their_own_ids(run: Path) -> None:
-    (slate,) = Cascade.load(run / "bundle").recommend([Request(user_id=b"user7")])
+def test_the_bundle_answers_users_by_their_own_ids(planted_run: Path) -> None:
+    (slate,) = Cascade.load(planted_run / "bundle").recommend([Request(user_id=b"user7")])
     assert isinstance(slate, Slate)
     assert len(slate.item_ids) == 10
     assert all(i.startswith(b"item") for i in slate.item_ids)
 
 
-def test_a_finished_run_is_left_alone(config: Config, run: Path) -> None:
-    before = (run / "run.json").stat().st_mtime_ns
-    train(config, run, show_progress=False)
-    assert (run / "run.json").stat().st_mtime_ns == before
+def test_a_finished_run_is_left_alone(planted_config: Config, planted_run: Path) -> None:
+    before = (planted_run / "run.json").stat().st_mtime_ns
+    train(planted_config, planted_run, show_progress=False)
+    assert (planted_run / "run.json").stat().st_mtime_ns == before
 
 
-def test_the_same_seed_trains_the_same_cascade(config: Config, run: Path, tmp_path: Path) -> None:
-    again = train(config, tmp_path / "again", show_progress=False)
-    first, second = (Bundle.open(r / "bundle").array("table") for r in (run, again))
+def test_the_same_seed_trains_the_same_cascade(planted_config: Config, planted_run: Path, tmp_path: Path) -> None:
+    again = train(planted_config, tmp_path / "again", show_progress=False)
+    first, second = (Bundle.open(r / "bundle").array("table") for r in (planted_run, again))
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_another_protocol_trains_a_sibling_that_has_not_seen_its_test(run: Path) -> None:
-    sibling = ensure_run(run, "cold-users")
-    assert sibling == run / "protocols" / "cold-users"
+def test_another_protocol_trains_a_sibling_that_has_not_seen_its_test(planted_run: Path) -> None:
+    sibling = ensure_run(planted_run, "cold-users")
+    assert sibling == planted_run / "protocols" / "cold-users"
     split, _ = load_split(sibling)
     assert not set(np.unique(split.train.users())) & set(split.test.users.tolist())
-    assert ensure_run(run, "leave-one-out") == run
+    assert ensure_run(planted_run, "leave-one-out") == planted_run
 
 
-def test_a_run_tells_what_made_it(config: Config, run: Path) -> None:
-    assert load_config(run) == config
-    assert set(json.loads((run / "run.json").read_text())) >= {"config", "data", "reports", "parity", "seconds"}
+def test_a_run_tells_what_made_it(planted_config: Config, planted_run: Path) -> None:
+    assert load_config(planted_run) == planted_config
+    assert set(json.loads((planted_run / "run.json").read_text())) >= {"config", "data", "reports", "parity", "seconds"}
 
 
 def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:

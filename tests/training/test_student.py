@@ -78,3 +78,14 @@ def test_retention_counts_what_survives_the_cut() -> None:
     assert retention(-teacher, teacher, keep=10) == 0.0
     half: Float32 = np.where(teacher >= 15, 1.0, np.where(teacher < 5, 0.5, 0.0))
     assert retention(half, teacher, keep=10) == 0.5
+
+
+def test_a_column_that_was_constant_in_training_cannot_blow_up_a_score() -> None:
+    data = requests(bent=True)
+    student, _ = train(data, epochs=1)
+    usual = data.features(np.array([0]))
+    unusual = usual.copy()
+    unusual[..., -1] += 1.0  # the side feature is always 0 in training
+    with torch.no_grad():
+        change = student(torch.from_numpy(unusual[0])) - student(torch.from_numpy(usual[0]))
+    assert change.abs().max() < 1.0

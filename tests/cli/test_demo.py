@@ -1,0 +1,35 @@
+"""The demo goes the whole way, from a log to slates out of a real Triton, and reuses what is still valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from shortlist.cli.main import app
+from shortlist.config import Config
+
+
+@pytest.fixture(scope="module")
+def command(planted_config: Config, planted_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("demo")
+    planted_config.write(folder / "demo.yaml")
+    paths = ["--config", str(folder / "demo.yaml"), "--run", str(planted_run), "--repository", str(folder / "build")]
+    return ["demo", *paths, "--grpc-port", "0", "--metrics-port", "0", "--once"]
+
+
+def test_it_ends_with_slates_and_addresses(command: list[str]) -> None:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert len(re.findall(r"user user\d+ \(full", result.output)) == 3
+    assert "a user nobody knows (full)" in result.output
+    assert re.search(r"metrics +http://127\.0\.0\.1:\d+/metrics", result.output)
+
+
+def test_a_second_time_nothing_is_done_again(command: list[str]) -> None:
+    first, second = (CliRunner().invoke(app, command).output for _ in range(2))
+    assert "measured already" in second
+    assert "version 1" in first
+    assert "version 1" in second
