@@ -94,7 +94,9 @@ class LinearConfig(Section):
     decay: float = Field(0.9, gt=0, le=1)
     """Weight of a history item, per step of age, when scoring."""
     kernel: float = Field(0.95, gt=0, le=1)
-    """`ease`: weight of a pair of items, per step between them in the sequence; 1 is plain EASE."""
+    """Weight of a pair of items in the fit, per step between them in the sequence; 1 makes `ease` plain EASE."""
+    backward: float = Field(0.0, ge=0, le=1)
+    """`directed_ridge`: weight of pairs in the opposite order; about 0.5 helps on sparse data."""
     neighbours: int = Field(500, ge=1)
     """Largest number of neighbours kept for each item."""
 

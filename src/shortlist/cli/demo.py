@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +33,7 @@ def demo(
     """
     from rich.console import Console
 
+    from shortlist.cli.serve import interrupt
     from shortlist.config import Config
     from shortlist.serving.process import Address, free_address
     from shortlist.serving.repository import build_repository
@@ -51,15 +51,16 @@ def demo(
     console.rule("4 · serve")
     spare = free_address()
     address = Address(grpc_port=grpc_port or spare.grpc_port, metrics_port=metrics_port or spare.metrics_port)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
-    with Supervisor(repository, address, on_event=console.print):
-        _ask(console, address.grpc, run)
-        console.print(f"gRPC     {address.grpc}  (model `cascade`)\nmetrics  {address.metrics}")
-        if not once and not stopped.is_set():
-            console.print("Serving until Ctrl-C.")
-            stopped.wait()
+    try:
+        with Supervisor(repository, address, on_event=console.print) as supervisor:
+            _ask(console, address.grpc, run)
+            console.print(f"gRPC     {address.grpc}  (model `cascade`)\nmetrics  {address.metrics}")
+            if not once:
+                signal.signal(signal.SIGTERM, interrupt)
+                console.print("Serving until Ctrl-C.")
+                supervisor.wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
 
 
 def _evaluate(run: Path) -> None:

@@ -34,7 +34,7 @@ def serve(
 
     models = [m.name for m in (CASCADE, *((*STAGES, ENSEMBLE) if stages else ()))]
     address = Address(host, grpc_port, metrics_port, http_port if http else None)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         supervisor = Supervisor(
             repository,
@@ -58,7 +58,8 @@ def serve(
         typer.echo("stopped")
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Signal handler: end as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

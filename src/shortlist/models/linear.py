@@ -19,7 +19,7 @@ from shortlist.data.log import InteractionLog
 from shortlist.types import Float32, Int32, Int64
 
 DENSE_LIMIT = 20_000  # items up to which the N x N matrix of EASE is inverted
-SOURCES = 300  # items that may explain one target where each target is solved on its own
+SOURCES = 150  # items that may explain one target where each target is solved on its own
 NEGLIGIBLE = 1e-3  # weights of history items below this are left out of the statistics
 CHUNK = 20_000_000  # history items gathered at a time
 
@@ -77,17 +77,28 @@ def ease(
 
 
 def directed_ridge(
-    log: InteractionLog, regularization: float, decay: float, neighbours: int, *, sources: int = SOURCES
+    log: InteractionLog,
+    regularization: float,
+    decay: float,
+    neighbours: int,
+    *,
+    kernel: float | None = None,
+    backward: float = 0.0,
+    sources: int = SOURCES,
 ) -> LinearChannel:
     """Ridge regression from the decayed history before each event to the event's item.
 
-    Each target is solved on the `sources` items that best predict it one by one, so nothing dense is ever held.
+    The regression's histories decay by `kernel` (None: by `decay`), scoring by `decay`. Pairs in the opposite order
+    count `backward` times: on sparse data "before" says something of "after". Each target is solved on the `sources`
+    items that best predict it one by one, so nothing dense is ever held.
     """
     gram = _square(log.n_items)
     pairs = _square(log.n_items)
-    for history, targets in _decayed_histories(log, decay):
+    for history, targets in _decayed_histories(log, decay if kernel is None else kernel):
         gram = gram + history.T @ history
         pairs = pairs + history.T @ targets
+    if backward:
+        pairs = pairs + backward * pairs.T
     return _truncate(_solve_by_target(gram.tocsr(), pairs.tocsc(), regularization, sources), neighbours, decay)
 
 

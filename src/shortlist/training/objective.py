@@ -51,9 +51,9 @@ def make_batch(
     return Batch(torch.from_numpy(rows), lengths, torch.from_numpy(features), torch.from_numpy(weight))
 
 
-def product_dtype() -> torch.dtype:
-    """The type of the large products: bfloat16 where the processor multiplies it in hardware, else float32."""
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+def product_dtype(device: torch.device) -> torch.dtype:
+    """The type of the large products: bfloat16 where `device` multiplies it in hardware, else float32."""
+    fast = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -66,7 +66,7 @@ class NextItemObjective(nn.Module):
         super().__init__()
         self.tower, self.items = tower, items
         self.popularity: Tensor
-        self.mask_seen, self.negatives, self.dtype = mask_seen, negatives, product_dtype()
+        self.mask_seen, self.negatives = mask_seen, negatives
         share = torch.from_numpy(log.popularity().astype(np.float32)) / max(len(log), 1)
         self.register_buffer("popularity", share, persistent=False)
 
@@ -84,8 +84,9 @@ class NextItemObjective(nn.Module):
             targets = columns_of(targets, drawn, len(self.popularity))
             seen = None if seen is None else columns_of(seen, drawn, len(self.popularity))
         states = self._states(vectors, lengths, side)[chosen]
+        dtype = product_dtype(states.device)
         return softmax_loss(
-            states, table, targets, seen=seen, weights=token_weights, log_inclusion=log_inclusion, dtype=self.dtype
+            states, table, targets, seen=seen, weights=token_weights, log_inclusion=log_inclusion, dtype=dtype
         )
 
     def _states(self, vectors: Tensor, lengths: Tensor, side: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from shortlist.types import Float32, Int64
 BATCH = 64
 SCORING_BATCH = 128
 WARMUP_STEPS = 50
+FAINT = 1e-4  # deviation below which a feature column counts as constant
 SCALE_SAMPLE = 2000  # requests whose candidates fix the feature scales
 HELD_OUT = 0.15  # share of users whose out-of-fold examples judge instead of teach
 
@@ -123,7 +124,8 @@ class _Trainer:
         rows, channels = torch.from_numpy(sample.rows[real]).long(), torch.from_numpy(sample.channels[real])
         features = torch.cat([self.item_features[rows], channels], dim=1)
         self.ranker.mean.copy_(features.mean(dim=0))
-        self.ranker.scale.copy_(features.std(dim=0).clamp_min(1e-3))
+        deviation = features.std(dim=0)
+        self.ranker.scale.copy_(torch.where(deviation > FAINT, deviation, 1.0))  # a constant column stays as it is
         retrieval = self.ranker.retrieval(features)
         with torch.no_grad():
             self.ranker.log_temperature.copy_(-retrieval.std().clamp_min(1e-6).log())

@@ -220,9 +220,10 @@ class _Fitting:
 
 def fit_channel(settings: LinearConfig, log: InteractionLog) -> LinearChannel:
     """The item-item channel that `settings` describes, unweighed."""
+    shared = (log, settings.regularization, settings.decay, settings.neighbours)
     if settings.kind == "ease":
-        return ease(log, settings.regularization, settings.decay, settings.neighbours, kernel=settings.kernel)
-    return directed_ridge(log, settings.regularization, settings.decay, settings.neighbours)
+        return ease(*shared, kernel=settings.kernel)
+    return directed_ridge(*shared, kernel=settings.kernel, backward=settings.backward)
 
 
 def _mask_histories(matrices: list[Float32], examples: Examples) -> None:

@@ -22,7 +22,8 @@ from shortlist.types import Bool, Float32, Int64
 BATCH = 32
 HELD_OUT = 0.1
 FITTED_REQUESTS = 256  # that fix the scales and the linear part
-RIDGE = 1e-2
+RIDGE = 1e-4  # per row, relative to scaled inputs
+FAINT = 1e-4  # deviation below which a feature column counts as constant
 TOP = 10
 
 
@@ -122,12 +123,13 @@ def initial_student(data: Distillation, index: Int64, hidden: tuple[int, ...]) -
     """
     features, real = data.features(index), data.requests.rows[index] >= 0
     student = Student(features.shape[-1], hidden)
-    mean, scale = features[real].mean(axis=0), np.maximum(features[real].std(axis=0), 1e-4)
+    mean, deviation = features[real].mean(axis=0), features[real].std(axis=0)
+    scale = np.where(deviation > FAINT, deviation, np.float32(1))  # a constant column stays as it is
     student.mean.copy_(torch.from_numpy(mean))
     student.scale.copy_(torch.from_numpy(scale))
     inputs = _centred((features - mean) / scale, real)[real].astype(np.float64)
     target = _centred(data.teacher[index][..., None], real)[real].astype(np.float64)
-    gram = inputs.T @ inputs + RIDGE * len(inputs) / 100 * np.eye(inputs.shape[1])
+    gram = inputs.T @ inputs + RIDGE * len(inputs) * np.eye(inputs.shape[1])
     weights = np.linalg.solve(gram, inputs.T @ target)  # [G, 1]
     with torch.no_grad():
         student.skip.weight.copy_(torch.from_numpy(weights.T))
