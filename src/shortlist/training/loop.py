@@ -32,13 +32,14 @@ FULL_SOFTMAX_LIMIT = 50_000
 DEFAULT_NEGATIVES = 4096
 VALIDATION_LIMIT = 20_000
 MAX_GRADIENT_NORM = 5.0
+SMOOTHED = 3  # epochs
 
 
 @dataclass(frozen=True)
 class TrainingResult:
     """How a training went; the trained modules themselves hold the best weights."""
 
-    ndcg: float  # best NDCG@10 on validation
+    ndcg: float  # NDCG@10 on validation of the weights kept
     epochs: int
     best_epoch: int  # counted from 1
     seconds: float
@@ -136,8 +137,12 @@ class _State:
 
     @property
     def best(self) -> int:
-        """The best epoch so far, from 0; -1 before the first."""
-        return int(np.argmax(self.curve)) if self.curve else -1
+        """The best epoch so far, from 0; -1 before the first.
+
+        The mean of the last SMOOTHED epochs decides: one lucky measurement on few examples must not.
+        """
+        means = [np.mean(self.curve[max(0, i + 1 - SMOOTHED) : i + 1]) for i in range(len(self.curve))]
+        return int(np.argmax(means)) if means else -1
 
 
 class _Training:
@@ -241,7 +246,7 @@ class _Training:
         self.objective.load_state_dict(self.best)
         self.objective.eval()
         state = self.state
-        return TrainingResult(max(state.curve), state.epoch, state.best + 1, state.seconds, tuple(state.curve))
+        return TrainingResult(state.curve[state.best], state.epoch, state.best + 1, state.seconds, tuple(state.curve))
 
 
 def _launch(accelerator: str, devices: int) -> Fabric:
