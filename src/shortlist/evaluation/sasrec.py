@@ -79,6 +79,7 @@ class SASRec(CatalogueScorer):
             patience=recipe.patience,
             learning_rate=recipe.learning_rate,
             mask_seen=mask_seen and recipe.mask_softmax,
+            mask_validation=mask_seen,
             seed=seed,
             show_progress=show_progress,
             title=recipe.name,

@@ -62,6 +62,7 @@ def train_tower(
     weight_decay: float = 0.0,
     warmup_steps: int = 200,
     mask_seen: bool = False,
+    mask_validation: bool | None = None,
     negatives: int | None = None,
     ema_decay: float = 0.98,
     ema_every: int = 5,
@@ -76,9 +77,10 @@ def train_tower(
 
     `side(examples)` gives the side features Float32[E, S] of the events to predict; `weights` Float32[M] weigh the
     log's events as targets (None: all 1). `mask_seen` leaves items already in the window out of the training softmax,
-    and items of the history out of the validation ranking: right where people do not repeat items. `negatives` None
-    means the full softmax up to 50,000 items; beyond, and where given, that many items drawn uniformly join the
-    targets of each batch in a sampled softmax. A checkpoint in `checkpoint_dir` is resumed from.
+    and items of the history out of the validation ranking (`mask_validation` where the two differ): right where people
+    do not repeat items. `negatives` None means the full softmax up to 50,000 items; beyond, and where given, that many
+    items drawn uniformly join the targets of each batch in a sampled softmax. A checkpoint in `checkpoint_dir` is
+    resumed from.
     """
     if negatives is None and log.n_items > FULL_SOFTMAX_LIMIT:
         negatives = DEFAULT_NEGATIVES
@@ -91,6 +93,7 @@ def train_tower(
         weight_decay=weight_decay,
         warmup_steps=warmup_steps,
         mask_seen=mask_seen,
+        mask_validation=mask_seen if mask_validation is None else mask_validation,
         negatives=negatives,
         ema_decay=ema_decay,
         ema_every=ema_every,
@@ -119,6 +122,7 @@ class _Recipe:
     weight_decay: float
     warmup_steps: int
     mask_seen: bool
+    mask_validation: bool
     negatives: int | None
     ema_decay: float
     ema_every: int
@@ -216,7 +220,7 @@ class _Training:
         with self.average.swapped_in(self.objective):
             tower, items = self.objective.tower, self.objective.items
             recipe = self.recipe
-            ndcg = validation_ndcg(tower, items, self.validation, self.side, recipe.window, recipe.mask_seen)
+            ndcg = validation_ndcg(tower, items, self.validation, self.side, recipe.window, recipe.mask_validation)
         self.state.curve.append(ndcg)
         self.state.epoch += 1
         if self.state.best == self.state.epoch - 1:
