@@ -92,6 +92,7 @@ class TritonServer:
         self._process = subprocess.Popen(
             command,
             env=self.install.environment(),
+            cwd=self.install.root,  # stubs have their working directory on sys.path: it must not be the caller's
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -48,7 +48,8 @@ class TritonInstall:
     def environment(self) -> dict[str, str]:
         """Variables for the server: its libraries, this Python for its stubs, one thread for each numerical library.
 
-        The stub finds site-packages through the first `python3` on PATH, so this interpreter's folder comes first.
+        The stub runs isolated (it ignores PYTHONPATH and its kin) and finds site-packages through the first `python3`
+        on PATH, so this interpreter's folder comes first.
         """
         inherited = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
         threads = dict.fromkeys(
@@ -60,8 +61,6 @@ class TritonInstall:
             "PATH": _joined([Path(sys.executable).parent], inherited.get("PATH")),
             "LD_LIBRARY_PATH": _joined(self.library_path, inherited.get("LD_LIBRARY_PATH")),
             "NUMBA_CACHE_DIR": inherited.get("NUMBA_CACHE_DIR") or str(default_cache() / "numba"),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",  # a __pycache__ in a version folder looks like a new version to Triton
         }
 
 
@@ -78,7 +77,7 @@ def find_triton(cache: Path | None = None) -> TritonInstall:
         return TritonInstall(root, f"{on_path} (on PATH)", python_libraries)
     package = _wheel_package()
     libraries = (package.parent / "nvidia_pytriton.libs", *python_libraries)
-    root = unpack(package / "tritonserver", (cache or default_cache()) / f"triton-{_wheel_version()}")
+    root = unpack(package / "tritonserver", (cache or default_cache()).resolve() / f"triton-{_wheel_version()}")
     return TritonInstall(root, f"{root} (from the {WHEEL} wheel)", libraries)
 
 
