@@ -1,5 +1,7 @@
 """The student repeats its teacher: exactly where the teacher is linear, closely where it is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,19 @@ def test_padding_does_not_reach_the_loss() -> None:
     distillation_loss(student, teacher, torch.tensor([[True] * 3, [True, True, False]]), 2.0).backward()
     assert student.grad is not None
     assert student.grad[1, 2] == 0
+
+
+def test_a_teacher_that_pads_with_minus_infinity_teaches_finite_scores() -> None:
+    """A catalogue smaller than the number of candidates, or a long history, leaves requests with padding."""
+    data = requests(bent=False)
+    rows = data.requests.rows.copy()
+    rows[::2, -8:] = -1
+    teacher = np.where(rows >= 0, data.teacher, -np.inf).astype(np.float32)
+    padded = replace(data, requests=replace(data.requests, rows=rows), teacher=teacher)
+    student, report = train(padded, epochs=1)
+    with torch.no_grad():
+        assert torch.isfinite(student(torch.from_numpy(padded.features(np.arange(4))).flatten(0, 1))).all()
+    assert report.retention > 0.9
 
 
 def test_retention_counts_what_survives_the_cut() -> None:

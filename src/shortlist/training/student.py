@@ -171,6 +171,7 @@ def _scores(student: Student, features: Float32) -> Tensor:
 def _centred(values: Float32, real: Bool) -> Float32:
     """Values [B, K, G] minus each request's mean over its real candidates."""
     counted = real[..., None]
-    mean = (values * counted).sum(axis=1, keepdims=True) / np.maximum(counted.sum(axis=1, keepdims=True), 1)
+    total = np.where(counted, values, 0).sum(axis=1, keepdims=True)  # padding may hold -inf
+    mean = total / np.maximum(counted.sum(axis=1, keepdims=True), 1)
     centred: Float32 = values - mean
     return centred
