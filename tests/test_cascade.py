@@ -131,6 +131,36 @@ def test_a_tight_deadline_leaves_stages_out(path: Path) -> None:
     assert _one(cascade, Request(user_id=b"user-0", deadline_unix_us=soon)).status == "fallback"
 
 
+def test_warming_up_leaves_the_costs_of_a_warm_server(path: Path) -> None:
+    cascade = Cascade.load(path)
+    stages = {"users", "retrieve", "filter", "rank", "diversify", "popularity"}
+    for stage in stages:
+        cascade.costs.observe(stage, 1.0)  # as when compiling
+    cascade.warm_up()
+    assert set(cascade.costs.seconds) == stages
+    assert sum(cascade.costs.seconds.values()) < 0.5
+
+
+def test_those_with_the_least_time_are_answered_first(path: Path) -> None:
+    cascade = Cascade.load(path)
+    cascade.warm_up()
+    cascade.costs.seconds["retrieve"] = 1000.0
+    soon = time.time_ns() // 1000 + 60_000_000
+    ran: list[str] = []
+    cascade.observer = lambda stage, *_: ran.append(stage)
+    answers = cascade.recommend([Request(user_id=b"user-0"), Request(user_id=b"user-0", deadline_unix_us=soon)])
+    assert [a.status for a in answers if isinstance(a, Slate)] == ["full", "fallback"]
+    assert ran == ["users", "popularity", "diversify", "users", "retrieve", "filter", "rank", "diversify"]
+
+
+def test_a_cold_start_has_nothing_to_leave_out(path: Path) -> None:
+    cascade = Cascade.load(path)
+    cascade.warm_up()
+    cascade.costs.seconds["rank"] = 1000.0
+    soon = time.time_ns() // 1000 + 60_000_000
+    assert _one(cascade, Request(deadline_unix_us=soon)).status == "full"
+
+
 def test_the_trace_tells_every_stage_and_rank(cascade: Cascade) -> None:
     trace = _one(cascade, Request(user_id=b"user-0", trace=True)).trace
     assert trace is not None
@@ -144,8 +174,16 @@ def test_the_trace_tells_every_stage_and_rank(cascade: Cascade) -> None:
 
 def test_a_small_catalogue_answers_with_what_it_has(tmp_path: Path) -> None:
     cascade = Cascade.load(make_bundle(tmp_path / "bundle", items=45))
-    slate = _one(cascade, Request(history=(b"item-1",), k=50))
+    slate = _one(cascade, Request(history=(b"item-1",), k=50, trace=True))
     assert len(slate.item_ids) == 44
+    assert slate.trace is not None
+    assert [item["ranks"]["diversify"] for item in slate.trace["items"]] == list(range(1, 45))
+
+
+def test_who_excludes_everything_gets_an_empty_slate(cascade: Cascade) -> None:
+    everything = tuple(cascade.catalog.ids.id(row) for row in range(len(cascade.catalog)))
+    slates = cascade.recommend([Request(user_id=b"user-0", exclude=everything), Request(), Request(exclude=everything)])
+    assert [len(s.item_ids) for s in slates if isinstance(s, Slate)] == [0, 10, 0]
 
 
 def test_exploration_is_reported(tmp_path: Path) -> None:
@@ -153,6 +191,14 @@ def test_exploration_is_reported(tmp_path: Path) -> None:
     slate = _one(cascade, Request(user_id=b"user-0"))
     assert len(set(slate.item_ids)) == 10
     assert (slate.propensities < 1).all()
+
+
+def test_a_trace_shows_what_exploration_brought_in(tmp_path: Path) -> None:
+    cascade = Cascade.load(make_bundle(tmp_path / "bundle", exploration=0.9), seed=3)
+    trace = _one(cascade, Request(user_id=b"user-0", trace=True)).trace
+    assert trace is not None
+    assert all(item["ranks"]["rank"] <= 40 for item in trace["items"])
+    assert any("diversify" not in item["ranks"] for item in trace["items"])
 
 
 def test_the_catalogue_is_mapped_not_copied(path: Path) -> None:

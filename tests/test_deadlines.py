@@ -37,6 +37,29 @@ def test_an_expired_request_is_refused(costs: StageCosts) -> None:
         costs.plan(Request(deadline_unix_us=500_000), now_us=1_000_000)
 
 
+def test_one_slow_moment_does_not_leave_a_stage_out_for_good(costs: StageCosts) -> None:
+    costs.observe("rank", 1.0)
+    request, batches = Request(deadline_unix_us=60_000), 0
+    while costs.plan(request, now_us=0) != "full":
+        costs.leave_out("no_rank")
+        batches += 1
+    assert 50 < batches < 200
+    costs.observe("rank", 0.01)
+    assert costs.seconds["rank"] == pytest.approx(0.01, rel=0.01)
+    assert costs.seconds["filter"] == 0.003
+
+
+def test_a_stage_that_stays_too_slow_is_tried_rarely(costs: StageCosts) -> None:
+    request, tries = Request(deadline_unix_us=15_000), 0
+    for _ in range(1000):
+        plan = costs.plan(request, now_us=0)
+        costs.leave_out(plan)
+        if plan == "full":
+            tries += 1
+            costs.observe("rank", 0.03)
+    assert 1 <= tries <= 10
+
+
 def test_costs_follow_new_measurements(costs: StageCosts) -> None:
     for _ in range(100):
         costs.observe("rank", 0.05)

@@ -19,7 +19,7 @@ import numpy as np
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.config import CascadeConfig
-from shortlist.deadlines import StageCosts
+from shortlist.deadlines import STAGES, StageCosts
 from shortlist.errors import ShortlistError
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.filter import Filter
@@ -74,7 +74,9 @@ class Cascade:
                 plans[self.costs.plan(request, now_us), self._rank_depth(request)].append(i)
             except ShortlistError as error:
                 answers[i] = error
-        for (plan, depth), members in plans.items():
+        haste = list(STAGES).index
+        for plan, depth in sorted(plans, key=lambda p: haste(p[0]), reverse=True):  # who has least time does not wait
+            members = plans[plan, depth]
             answers.update(zip(members, self._answer(plan, depth, [requests[i] for i in members]), strict=True))
         return [answers[i] for i in range(len(requests))]
 
@@ -82,13 +84,15 @@ class Cascade:
         """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
         item = self.catalog.ids.id(0)
         for _ in range(3):
+            self.costs = StageCosts()  # what compiling took is no cost of a stage
             self.recommend([Request(history=(item,), trace=True), Request()])
 
     def _answer(self, plan: str, depth: int, requests: list[Request]) -> list[Slate]:
         """Slates for requests that share plan and rank depth; those without a history take the cold-start path."""
         funnel = Funnel()
+        self.costs.leave_out(plan)
         with self._stage(funnel, "users", len(requests)):
-            users = self.users.read(requests)
+            users = self.users.look_up(requests)
         cold = (users.lengths == 0) | (plan == FALLBACK)
         slates: dict[int, Slate] = {}
         for members, path in ((np.flatnonzero(~cold), self._warm), (np.flatnonzero(cold), self._cold)):
@@ -101,6 +105,7 @@ class Cascade:
     def _warm(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         stage, wanted = "retrieve", max(self.config.candidates, depth)
         with self._stage(funnel, stage, len(users) * len(self.catalog)):
+            users = self.users.encoded(users)
             candidates = self._note(funnel, stage, self.retrieve(users, wanted))
         if plan != NO_FILTER:
             stage = "filter"
@@ -115,7 +120,8 @@ class Cascade:
     def _cold(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
             candidates = self._note(funnel, "popularity", self.popularity(users, depth))
-        return self._slates(plan, "popularity", candidates, requests, funnel)
+        status = FALLBACK if plan == FALLBACK else FULL  # a cold start has no other stages to leave out
+        return self._slates(status, "popularity", candidates, requests, funnel)
 
     def _slates(
         self, plan: str, stage: str, candidates: Candidates, requests: list[Request], funnel: Funnel
@@ -126,7 +132,8 @@ class Cascade:
         with self._stage(funnel, "diversify", candidates.rows.size):
             picks = self.diversify(candidates, stage, diversity, max(lengths))
             chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, candidates.rows, strict=True)]
-            funnel.survivors["diversify"] = np.take_along_axis(candidates.rows, np.maximum(picks, 0), axis=1)
+            rows = np.take_along_axis(candidates.rows, np.maximum(picks, 0), axis=1)
+            funnel.survivors["diversify"] = np.where(picks >= 0, rows, np.int32(-1))
         return [
             self._slate(plan, candidates.rows[b], candidates.scores[b], *chosen[b], request, funnel, b)
             for b, request in enumerate(requests)
@@ -154,13 +161,20 @@ class Cascade:
         return Slate(items, scores[picks], propensities, plan, trace)
 
     def _trace(self, items: tuple[bytes, ...], rows: Int32, funnel: Funnel, member: int) -> dict[str, Any]:
-        """Time and counts per stage (of the whole batch), and each item's rank (from 1) at every stage."""
+        """Time and counts per stage (of the whole batch), and each item's rank (from 1) at every stage that chose it.
+
+        An item that exploration shows has no rank at `diversify`.
+        """
         ranks = {name: {row: i + 1 for i, row in enumerate(s[member].tolist())} for name, s in funnel.survivors.items()}
         return {
             "version": self.version,
             "stages": [{"stage": n, "ms": 1e3 * s, "in": i, "out": o} for n, s, i, o in funnel.stages],
             "items": [
-                {"id": item.decode(), "ranks": {name: of[row] for name, of in ranks.items()}, "slot": slot + 1}
+                {
+                    "id": item.decode(),
+                    "ranks": {name: of[row] for name, of in ranks.items() if row in of},
+                    "slot": slot + 1,
+                }
                 for slot, (item, row) in enumerate(zip(items, rows.tolist(), strict=True))
             ],
         }

@@ -42,7 +42,7 @@ class UserBatch:
     history: Int32  # [B, L] catalogue rows, oldest first, right-padded with -1
     lengths: Int64  # [B] valid entries of history; 0 is a cold start
     side: Float32  # [B, S] user features, then context features
-    vectors: Float32  # [B, D] retrieval vectors
+    vectors: Float32  # [B, D] retrieval vectors; D is 0 until the tower has run
     masked: tuple[Int32, ...]  # B arrays of rows never to return
     segments: Int32  # [B] popularity segment of the context; 0 is everyone
 
@@ -79,8 +79,8 @@ class Candidates:
 
     def take(self, order: Int64, scores: Float32) -> Candidates:
         """Keep positions `order` [B, K] of every row, with their new `scores` [B, K]."""
-        rows = np.take_along_axis(self.rows, order, axis=1)
-        return Candidates(rows, scores, np.take_along_axis(self.channels, order[:, :, None], axis=1))
+        each = np.arange(len(order))[:, None]
+        return Candidates(self.rows[each, order], scores, self.channels[each, order])
 
 
 @dataclass(frozen=True, slots=True)

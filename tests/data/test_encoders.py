@@ -102,3 +102,9 @@ def test_a_long_bad_value_is_cut_short_in_the_error(encoder: FeatureEncoder) -> 
 def test_data_without_context_allow_no_field() -> None:
     with pytest.raises(RequestError, match="allowed: no field"):
         FeatureEncoder.fit({}, {}).validate({"hour": 3})
+
+
+def test_a_long_field_is_shortened_in_the_error() -> None:
+    with pytest.raises(RequestError) as refused:
+        FeatureEncoder.fit({}, {}).validate({"x" * 4000: 1})
+    assert len(str(refused.value)) < 200

@@ -28,6 +28,8 @@ BAD_PARAMETERS: dict[
     "context with NaN": ("context", '{"hour": NaN}', "JSON"),
     "context too deep": ("context", json.dumps({"hour": {"a": {"b": {"c": {"d": 1}}}}}), "at most 4 levels"),
     "context far too deep": ("context", '{"hour": ' + "[" * 2000 + "]" * 2000 + "}", "JSON"),
+    "context with half a character": ("context", '{"\\ud800": 1}', "valid Unicode"),
+    "context with half a character as value": ("context", '{"device": "\\udfff"}', "valid Unicode"),
     "context too large": ("context", json.dumps({"device": "x" * 5000}), "at most 4096 bytes"),
     "deadline zero": ("deadline_unix_us", 0, "positive int"),
     "deadline negative": ("deadline_unix_us", -1, "positive int"),

@@ -65,6 +65,13 @@ def test_two_people_in_one_request_are_refused() -> None:
         parse_request(two, np.empty((2, 0), np.object_), np.empty((2, 0), np.object_), "{}")
 
 
+@pytest.mark.parametrize("text", ['{"context": "\\ud800"}', '{"diversity": 1%s}' % ("0" * 400), "[" * 100_000])
+def test_what_no_client_should_send_is_refused_all_the_same(text: str) -> None:
+    with pytest.raises(RequestError) as refused:
+        parse_parameters(text)
+    assert str(refused.value).encode()
+
+
 def test_a_long_value_is_shortened_in_the_error() -> None:
     with pytest.raises(RequestError) as refused:
         parse_parameters(json.dumps({"context": "x" * 100_000}))

@@ -48,6 +48,14 @@ def test_padding_is_never_picked(diversify: Diversify) -> None:
     assert diversify(candidates, "rank", np.array([0.5], np.float32), 3).tolist() == [[0, 1, -1]]
 
 
+@pytest.mark.parametrize("stage", ["retrieve", "filter", "rank", "popularity"])
+def test_a_score_that_is_no_number_is_the_least_relevant(diversify: Diversify, stage: str) -> None:
+    rows = np.array([[5, 6, 7]], np.int32)
+    scores = np.array([[np.nan, -np.inf, 0.1]], np.float32)
+    candidates = Candidates(rows, scores, np.zeros((1, 3, 2), np.float32))
+    assert diversify(candidates, stage, np.array([0.0], np.float32), 3).tolist() == [[2, 0, 1]]
+
+
 def test_exploration_shows_each_item_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     shown: Counter[int] = Counter()

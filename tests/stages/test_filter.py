@@ -24,3 +24,12 @@ def test_keep_best_orders_by_score_and_ties_by_the_earlier_order() -> None:
     kept = keep_best(candidates, np.array([[1.0, 3.0, 3.0, -np.inf]], np.float32), 3)
     assert kept.rows.tolist() == [[8, 15, 4]]
     assert kept.scores.tolist() == [[3.0, 3.0, 1.0]]
+
+
+def test_a_score_that_is_no_number_comes_last_but_before_the_padding() -> None:
+    candidates = Candidates(
+        np.array([[4, 8, 15, -1]], np.int32), np.zeros((1, 4), np.float32), np.zeros((1, 4, 2), np.float32)
+    )
+    kept = keep_best(candidates, np.array([[np.nan, 3.0, 5.0, -np.inf]], np.float32), 4)
+    assert kept.rows.tolist() == [[15, 8, 4, -1]]
+    assert not np.isnan(kept.scores).any()

@@ -1,5 +1,7 @@
 """Retrieval returns the exact fused order, masks what it must, and leaves its scratch clean."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,13 +63,38 @@ def test_equals_brute_force(bundle: Bundle, depth: int) -> None:
 
 def test_large_catalogues_need_only_the_proposals(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the exact limit, the best by either channel alone are always in the pool."""
-    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_BELOW", 10)
+    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_UP_TO", 10)
     users = _users(9, 300)
     expected = _brute_force(bundle, users)
     found = Retrieve(bundle, Catalog.load(bundle))(users, 50)
     for b in range(9):
         best = set(np.argsort(-expected[b], kind="stable")[:50].tolist())
         assert len(best & set(found.rows[b].tolist())) >= 47
+
+
+def test_what_others_exclude_changes_nothing(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_UP_TO", 10)
+    retrieve, users = Retrieve(bundle, Catalog.load(bundle)), _users(19, 300, masked=1)
+    company = replace(users, masked=(*users.masked[:18], np.arange(298, dtype=np.int32)))
+    beside = retrieve(company, 3)
+    assert beside.rows[18, 2] == -1
+    for b in range(18):
+        assert np.array_equal(retrieve(users.take(np.array([b])), 3).rows[0], beside.rows[b])
+
+
+@pytest.mark.parametrize("limit", [10, 4000])
+def test_a_vector_that_is_no_number_costs_only_its_own(
+    bundle: Bundle, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_UP_TO", limit)
+    retrieve, users = Retrieve(bundle, Catalog.load(bundle)), _users(2, 300)
+    whole = retrieve(users, 50)
+    broken = users.take(np.array([0, 1]))
+    broken.vectors[0] = np.nan
+    found = retrieve(broken, 50)
+    assert (found.rows[0] == -1).all()
+    assert np.array_equal(found.rows[1], whole.rows[1])
+    assert np.array_equal(retrieve(users, 50).rows, whole.rows)
 
 
 def test_channels_add_up_to_the_score(bundle: Bundle) -> None:

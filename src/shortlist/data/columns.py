@@ -35,6 +35,7 @@ TEXT_VOCABULARY = 20_000
 HARMONICS = 3
 PERIODS = {"hour": 24, "weekday": 7}
 TEXT_LIMIT, LIST_LIMIT = 1000, 100  # longest text and list that a request may give
+NAME_LIMIT = 80  # of a field, in an error
 WORD = re.compile(r"[^\W_]+")
 
 Document = dict[str, Any]
@@ -255,7 +256,8 @@ def refuse(field: str, value: Any, allowed: str) -> RequestError:
     """The error of a request's field."""
     huge = isinstance(value, int) and abs(value) >= LARGEST
     shown = "an integer of many digits" if huge else reprlib.repr(value)
-    return RequestError(f"{field} = {shown} is invalid; allowed: {allowed}")
+    name = field if len(field) <= NAME_LIMIT else f"{field[: NAME_LIMIT - 1]}…"
+    return RequestError(f"{name} = {shown} is invalid; allowed: {allowed}")
 
 
 Value = TypeVar("Value", bound=str)

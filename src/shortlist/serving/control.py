@@ -61,7 +61,8 @@ class Control:
                 client_timeout=timeout,
             )
         except InferenceServerException as error:
-            raise ServerError(f"model {model_folder.name!r} does not load: {error.message()}") from error
+            reason = str(error.message()).partition("\n\nAt:")[0]  # without the stack of the Python backend
+            raise ServerError(f"model {model_folder.name!r} does not load: {reason}") from error
 
     def unload(self, model: str) -> None:
         """Unload a model; Triton finishes in the background."""

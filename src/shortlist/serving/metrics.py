@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -110,4 +111,7 @@ class Flusher:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            self.flush()
+            try:
+                self.flush()
+            except Exception:  # noqa: BLE001 - Triton's metric API may fail; the next flush must still come
+                traceback.print_exc()

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 
 from shortlist.cascade import Cascade
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
+from shortlist.serving.guard import answer_each
 from shortlist.serving.metrics import Flusher, Meter
 from shortlist.serving.parse import field_of, parse_request
 from shortlist.serving.tensors import (
@@ -49,7 +50,7 @@ class CascadeModel:
         self.cascade.observer = self._observe if counted else None
         parsed = [read(request) for request in requests]
         valid = [request for request in parsed if isinstance(request, Request)]
-        answers = iter(self.cascade.recommend(valid) if valid else ())
+        answers = iter(answer_each(self.cascade.recommend, valid, pb_utils.Logger.log_error))
         outcomes = [next(answers) if isinstance(request, Request) else request for request in parsed]
         if counted:
             self._count(outcomes)

@@ -57,7 +57,7 @@ def parse_parameters(text: str) -> dict[str, Any]:
     """The fields of Request that Triton's parameters (a JSON object) set."""
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(f"parameters = {_shorten(text, 80)}: it is not valid JSON") from None
     return parse_options(given)
 
@@ -101,6 +101,15 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: JSON's escapes can spell characters that do not exist."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _int(value: Any, spec: Parameter) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not spec.minimum <= value <= spec.maximum:
         raise _not_allowed(spec, value)
@@ -110,7 +119,7 @@ def _int(value: Any, spec: Parameter) -> int:
 def _number(value: Any, spec: Parameter) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not spec.minimum <= number <= spec.maximum:
         raise _not_allowed(spec, value)
@@ -126,11 +135,10 @@ def _bool(value: Any, spec: Parameter) -> bool:
 def _context(value: Any, spec: Parameter) -> Mapping[str, Any]:
     if not isinstance(value, str):
         raise _not_allowed(spec, value)
-    if len(value.encode()) > MAX_CONTEXT_BYTES:
-        raise _refused(
-            spec.name, value, f"at most {MAX_CONTEXT_BYTES} bytes are allowed, this has {len(value.encode())}"
-        )
     try:
+        size = len(value.encode())
+        if size > MAX_CONTEXT_BYTES:
+            raise _refused(spec.name, value, f"at most {MAX_CONTEXT_BYTES} bytes are allowed, this has {size}")
         context = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _refused(
@@ -138,6 +146,8 @@ def _context(value: Any, spec: Parameter) -> Mapping[str, Any]:
         ) from None
     if not isinstance(context, dict):
         raise _not_allowed(spec, value)
+    if not _is_unicode(json.dumps(context, ensure_ascii=False)):
+        raise _refused(spec.name, value, "half of a surrogate pair is no character; valid Unicode is allowed")
     if _deeper_than(context, MAX_CONTEXT_DEPTH):
         raise _refused(spec.name, value, f"it is nested too deep; at most {MAX_CONTEXT_DEPTH} levels are allowed")
     return context

@@ -50,11 +50,16 @@ class Address:
         return f"http://{self.host}:{self.metrics_port}/metrics"
 
     def check(self) -> None:
-        """Raise ServerError when a port is taken, or the host is not of this machine."""
+        """Raise ServerError when a port is taken or named twice, or the host is not of this machine."""
         named = {"--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port, "--http-port": self.http_port}
+        owners: dict[int, str] = {}
         for option, port in named.items():
-            if port is not None:
-                _check_free(self.host, port, option)
+            if port is None:
+                continue
+            if owner := owners.get(port):
+                raise ServerError(f"{option} = {port}: is {owner} already; choose another")
+            owners[port] = option
+            _check_free(self.host, port, option)
 
 
 def free_address(host: str = "127.0.0.1", http: bool = False) -> Address:

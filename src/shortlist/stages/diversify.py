@@ -34,10 +34,11 @@ class Diversify:
 
     def _relevance(self, scores: Float32, stage: str) -> Float32:
         mean, deviation = self.scales[stage]
+        scores = np.fmax(scores, np.float32(-np.inf))  # what is no number is the least relevant
         if stage in ("rank", "popularity"):
             safe = np.clip(scores, 1e-7, 1 - 1e-7)
             scores = np.log(safe) - np.log1p(-safe)
-        z = (np.where(np.isfinite(scores), scores, mean) - mean) / deviation
+        z = (scores - mean) / deviation
         relevance: Float32 = (1 / (1 + np.exp(-z))).astype(np.float32)
         return relevance
 
@@ -48,12 +49,13 @@ def explore(picks: Int32, count: int, rate: float, rng: np.random.Generator) -> 
     `picks` [K] are positions among `count` candidates, without -1. Returns the positions shown, all different, and the
     probability [K] that each was shown in its slot given the slots before it.
     """
+    plan: list[int] = picks.tolist()
     shown: list[int] = []
-    propensities = np.ones(len(picks), np.float32)
-    for slot in range(len(picks)):
-        planned = next(int(p) for p in picks if p not in shown)
-        left = [i for i in range(count) if i not in shown]
-        choice = int(rng.choice(left)) if rng.random() < rate else planned
-        propensities[slot] = rate / len(left) + (1 - rate) * (choice == planned)
+    propensities = np.ones(len(plan), np.float32)
+    for slot in range(len(plan)):
+        choice = planned = next(p for p in plan if p not in shown)
+        if rng.random() < rate:
+            choice = int(rng.choice([i for i in range(count) if i not in shown]))
+        propensities[slot] = rate / (count - slot) + (1 - rate) * (choice == planned)
         shown.append(choice)
     return np.array(shown, np.int32), propensities

@@ -33,9 +33,13 @@ class Filter:
 
 
 def keep_best(candidates: Candidates, scores: Float32, depth: int) -> Candidates:
-    """The `depth` best of `candidates` by `scores` [B, N], best first; equal scores keep the earlier order."""
-    order: Int64 = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
-    return candidates.take(order, np.take_along_axis(scores, order, axis=1))
+    """The `depth` best of `candidates` by `scores` [B, N], best first; equal scores keep the earlier order.
+
+    NaN counts as -inf, and so stays before the padding.
+    """
+    numbers: Float32 = np.fmax(scores, np.float32(-np.inf))
+    order: Int64 = np.argsort(-numbers, axis=1, kind="stable")[:, :depth]
+    return candidates.take(order, numbers[np.arange(len(order))[:, None], order])
 
 
 @njit(nogil=True)

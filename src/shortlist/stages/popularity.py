@@ -28,7 +28,8 @@ class Popularity:
         """Segment of each context: Int32[B]."""
         if self.field is None:
             return np.zeros(len(contexts), np.int32)
-        return np.array([self.values.get(str(c.get(self.field)), 0) for c in contexts], np.int32)
+        given = (c.get(self.field) for c in contexts)
+        return np.array([0 if v is None else self.values.get(str(v), 0) for v in given], np.int32)
 
     def __call__(self, users: UserBatch, depth: int) -> Candidates:
         """The `depth` most popular items of each user's segment that are not masked."""

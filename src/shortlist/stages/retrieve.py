@@ -3,9 +3,12 @@
 Two channels are fused: the towers' inner product (FAISS) and sparse item-item matrices (a few thousand additions).
 Score of an item = u·v + Σ_channels Σ_j decay^age_j · B[h_j, item], in units fixed by training. FAISS only proposes;
 every proposal is scored again from the item table, so that quantised indexes and batch sizes change no score.
+A small catalogue needs no proposals: every item is scored.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import faiss
 import numpy as np
@@ -16,7 +19,7 @@ from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
 
-EXACT_BELOW = 4_000  # items; up to here FAISS is asked for every item, so that the fused order is exact
+EXACT_UP_TO = 4_000  # items; up to here every item is scored, so that the fused order is exact
 
 
 class Retrieve:
@@ -32,6 +35,7 @@ class Retrieve:
             (*(bundle.array(f"linear{i}_{part}") for part in ("indptr", "indices", "values")), np.float32(decay))
             for i, decay in enumerate(settings["linear_decays"])
         ]
+        self._everything = np.arange(len(catalog)) if len(catalog) <= EXACT_UP_TO else None
         self._linear = np.zeros(len(catalog), np.float32)
         self._state = np.zeros(len(catalog), np.uint8)
 
@@ -40,15 +44,14 @@ class Retrieve:
         rows = np.full((len(users), depth), -1, np.int32)
         scores = np.full((len(users), depth), -np.inf, np.float32)
         channels = np.zeros((len(users), depth, 2), np.float32)
-        near = self._search(users, depth)
-        for b in range(len(users)):
+        for b, near in enumerate(self._proposals(users, depth)):
             touched = self._add_linear(users.history[b, : users.lengths[b]])
-            floor = self._floor(touched, depth + len(users.masked[b]))
-            pool, parts = _pool(
-                near[b], touched, users.masked[b], floor, users.vectors[b], self.vectors, self._linear, self._state
+            floor = self._floor(touched, len(near))
+            pool, parts, total = _pool(
+                near, touched, users.masked[b], floor, users.vectors[b], self.vectors, self._linear, self._state
             )
-            total = parts.sum(axis=1)
             best = np.argsort(-total)[:depth]
+            best = best[np.isfinite(total[best])]  # a damaged vector costs only its own
             rows[b, : len(best)] = pool[best]
             scores[b, : len(best)] = total[best]
             channels[b, : len(best)] = parts[best]
@@ -62,18 +65,26 @@ class Retrieve:
                 _add(history[:length], *channel, row)
         return scores
 
-    def _search(self, users: UserBatch, depth: int) -> Int64:
-        """Nearest rows [B, M], -1 where there are fewer, with spare ones for those that will be masked."""
-        count = len(self.vectors)
-        spare = max((len(m) for m in users.masked), default=0)
-        wanted = count if count <= EXACT_BELOW else min(count, depth + spare)
-        _, near = self.index.search(users.vectors, wanted)
-        rows: Int64 = near
-        return rows
+    def _proposals(self, users: UserBatch, depth: int) -> list[Int64]:
+        """For each user the nearest rows, -1 where there are fewer, with spare ones for those that will be masked.
+
+        Users of like numbers search together, so that a long list to exclude is no burden on the others.
+        """
+        if self._everything is not None:
+            return [self._everything] * len(users)
+        wanted = [min(len(self.vectors), depth + len(np.unique(masked))) for masked in users.masked]
+        alike: dict[int, list[int]] = defaultdict(list)
+        for b, number in enumerate(wanted):
+            alike[number.bit_length()].append(b)
+        proposals: dict[int, Int64] = {}
+        for members in alike.values():
+            _, near = self.index.search(users.vectors[members], max(wanted[b] for b in members))
+            proposals.update((b, rows[: wanted[b]]) for b, rows in zip(members, near, strict=True))
+        return [proposals[b] for b in range(len(users))]
 
     def _floor(self, touched: Int32, wanted: int) -> float:
-        """A linear score that at least `wanted` touched rows reach; infinite where FAISS proposes every item anyway."""
-        if len(self.vectors) <= EXACT_BELOW:
+        """A linear score that at least `wanted` touched rows reach; infinite where every item is proposed anyway."""
+        if self._everything is not None:
             return np.inf
         if len(touched) <= wanted:
             return -np.inf
@@ -122,8 +133,8 @@ def _pool(
     vectors: Float32,  # [N, D]
     linear: Float32,  # [N] scratch, zeroed again
     state: NDArray[np.uint8],  # [N] scratch, zeroed again
-) -> tuple[Int32, Float32]:
-    """Every proposed row once, masked ones left out: [P], and its tower and linear score [P, 2]."""
+) -> tuple[Int32, Float32, Float32]:
+    """Every proposed row once, masked ones left out: [P], its tower and linear score [P, 2], and their sum [P]."""
     pool = np.empty(len(near) + len(touched), np.int32)
     count = 0
     for row in masked:
@@ -139,15 +150,17 @@ def _pool(
             pool[count] = row
             count += 1
     parts = np.empty((count, 2), np.float32)
+    total = np.empty(count, np.float32)
     for i in range(count):
         dot = np.float32(0)
         for d in range(len(vector)):
             dot += vector[d] * vectors[pool[i], d]
         parts[i, 0] = dot
         parts[i, 1] = linear[pool[i]]
+        total[i] = dot + linear[pool[i]]
         state[pool[i]] = 0
     for row in masked:
         state[row] = 0
     for row in touched:
         linear[row] = 0
-    return pool[:count], parts
+    return pool[:count], parts, total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,19 +33,26 @@ class Users:
         self.features.validate_context(request.context)
 
     def read(self, requests: Sequence[Request]) -> UserBatch:
-        """The user side of B valid requests."""
+        """The user side of B valid requests, vectors included."""
+        return self.encoded(self.look_up(requests))
+
+    def look_up(self, requests: Sequence[Request]) -> UserBatch:
+        """The user side of B valid requests as far as no tower is needed: `vectors` is empty."""
         profiles = self.profiles.find([r.user_id for r in requests])
         known = [self._known_history(r, int(p)) for r, p in zip(requests, profiles, strict=True)]
         history, lengths = _pad(known, self.length)
-        side = self._side(requests, profiles)
         return UserBatch(
             history,
             lengths,
-            side,
-            self.encode(history, lengths, side),
+            self._side(requests, profiles),
+            np.empty((len(requests), 0), np.float32),
             tuple(self._masked(r, rows) for r, rows in zip(requests, known, strict=True)),
             self.popularity.segments([r.context for r in requests]),
         )
+
+    def encoded(self, users: UserBatch) -> UserBatch:
+        """The same users with their retrieval vectors."""
+        return replace(users, vectors=self.encode(users.history, users.lengths, users.side))
 
     def encode(self, history: Int32, lengths: Int64, side: Float32) -> Float32:
         """Retrieval vectors [B, D] of histories [B, L]."""
