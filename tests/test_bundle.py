@@ -88,3 +88,28 @@ def test_writing_again_replaces(bundle: Path) -> None:
     assert Bundle.open(bundle).metadata["name"] == "second"
     assert Bundle.open(bundle).version != before
     assert [p.name for p in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_manifest_without_its_parts_is_refused(bundle: Path) -> None:
+    from shortlist.bundle import _digest
+
+    for part in ("files", "metadata"):
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        manifest[part] = []
+        manifest["digest"] = _digest(manifest)
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(BundleError, match="names no files or metadata"):
+            Bundle.open(bundle)
+
+
+def test_a_file_in_the_place_of_a_bundle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.open(tmp_path / "file")
+
+
+def test_a_link_to_itself_is_a_clear_error(bundle: Path) -> None:
+    (bundle / "numbers.npy").unlink()
+    (bundle / "numbers.npy").symlink_to("numbers.npy")
+    with pytest.raises(BundleError, match=r"numbers\.npy: cannot be read"):
+        Bundle.open(bundle)

@@ -1,15 +1,16 @@
 """The whole path on a small bundle: who gets what, who gets an error, and what a trace tells."""
 
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shortlist.bundle import Bundle
+from shortlist.bundle import MANIFEST, Bundle, _write_manifest
 from shortlist.cascade import Cascade
 from shortlist.catalog import Catalog, IdMap
-from shortlist.errors import DeadlineError, RequestError
+from shortlist.errors import BundleError, DeadlineError, RequestError
 from shortlist.types import Request, Slate
 from tests.factories import make_bundle
 
@@ -205,3 +206,17 @@ def test_the_catalogue_is_mapped_not_copied(path: Path) -> None:
     catalog = Catalog.load(Bundle.open(path))
     assert isinstance(catalog.table.base, np.memmap)
     assert isinstance(IdMap.load(Bundle.open(path), "item").blob.base, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("layout.json", "{}"), ("scales.json", "[]"), ("index.faiss", "garbage"), ("ranker.onnx", "garbage")],
+)
+def test_a_bundle_whose_parts_do_not_fit_is_refused(path: Path, tmp_path: Path, name: str, content: str) -> None:
+    """Checksums tell that nothing changed since it was written, not that what was written makes sense."""
+    broken = shutil.copytree(path, tmp_path / "bundle")
+    (broken / name).write_text(content)
+    (broken / MANIFEST).unlink()
+    _write_manifest(broken, Bundle.open(path).metadata)
+    with pytest.raises(BundleError):
+        Cascade.load(broken)

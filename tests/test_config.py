@@ -44,6 +44,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         Config.read(tmp_path / "nowhere.yaml")
 
 
+def test_yaml_nested_without_end_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"deep\.yaml: not valid YAML: nested too deep"):
+        Config.read(tmp_path / "deep.yaml")
+
+
 def test_broken_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1, 2", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bad\.yaml: not valid YAML"):

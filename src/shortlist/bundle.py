@@ -121,8 +121,10 @@ def _write_manifest(folder: Path, metadata: dict[str, Any]) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{path}: is not a bundle (no {MANIFEST}); make one with `shortlist train`") from None
+    except OSError as error:
+        raise BundleError(f"{path / MANIFEST}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path / MANIFEST}: is damaged ({error}); restore the bundle or train again") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
@@ -133,6 +135,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: bundle format {version} is newer than {FORMAT_VERSION}, the newest this version reads; "
             "upgrade shortlist"
         )
+    if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("metadata"), dict):
+        raise BundleError(f"{path / MANIFEST}: names no files or metadata; restore the bundle or train again")
     if manifest.get("digest") != _digest(manifest):
         raise BundleError(f"{path / MANIFEST}: does not match its own checksum; restore the bundle or train again")
     return manifest
@@ -148,6 +152,8 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         size = path.stat().st_size
     except FileNotFoundError:
         raise BundleError(f"{path}: is missing; restore the bundle or train again") from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); restore the bundle") from None
     if size != entry["bytes"]:
         raise BundleError(f"{path}: has {size} bytes, its manifest says {entry['bytes']}; restore the bundle")
     if verify and sha256(path) != entry["sha256"]:

@@ -20,7 +20,7 @@ from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.config import CascadeConfig
 from shortlist.deadlines import STAGES, StageCosts
-from shortlist.errors import ShortlistError
+from shortlist.errors import BundleError, ShortlistError
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
@@ -61,7 +61,12 @@ class Cascade:
     @classmethod
     def load(cls, path: Path, verify: bool = True, seed: int | None = None) -> Cascade:
         """Open the bundle at `path` and its graphs. Raises BundleError when something in it is missing or damaged."""
-        return cls(Bundle.open(path, verify), seed)
+        bundle = Bundle.open(path, verify)
+        try:
+            return cls(bundle, seed)
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise BundleError(f"{path}: its parts do not fit together ({what}); train again") from error
 
     def recommend(self, requests: Sequence[Request]) -> list[Slate | ShortlistError]:
         """One answer for each request, in order: a Slate, or the RequestError or DeadlineError it caused itself."""

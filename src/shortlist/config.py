@@ -183,7 +183,9 @@ class Config(Section):
         served = self.cascade.history
         for i, tower in enumerate(self.retriever.towers):
             if tower.history != served:
-                raise ValueError(f"retriever.towers.{i}.history is {tower.history}; it must be cascade.history ({served})")
+                raise ValueError(
+                    f"retriever.towers.{i}.history is {tower.history}; it must be cascade.history ({served})"
+                )
         if self.ranker.history > served:
             raise ValueError(f"ranker.history is {self.ranker.history}; at most cascade.history ({served}) is allowed")
         return self
@@ -195,6 +197,8 @@ class Config(Section):
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        except RecursionError:
+            raise ConfigError(f"{path}: not valid YAML: nested too deep") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not valid YAML: {error}") from error
         return cls.parse(content, str(path))

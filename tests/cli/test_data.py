@@ -69,6 +69,7 @@ def test_the_limit_of_rejected_rows_can_be_given(log: Path) -> None:
         (["nowhere"], r"data\.source = 'nowhere'"),
         (["table", "--column", "user_id"], "'user_id' is no mapping"),
         (["absent.yaml"], "absent.yaml: cannot be read"),
+        (["table", "--png", "data.foo"], "--png = data.foo: the suffix .png is allowed"),
     ],
 )
 def test_bad_arguments_are_explained(arguments: list[str], message: str) -> None:

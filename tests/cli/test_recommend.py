@@ -62,7 +62,8 @@ def test_titles_are_shown_when_the_run_has_them(run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("--k", 51), "^k = 51"), (("--diversity", 2), "^diversity = 2"), (("--context", "{"), "^--context"),
-     (("--context", "[]"), "^context"), (("--user", "x" * 300), "^user_id")],
+     (("--context", "[]"), "^context"), (("--user", "x" * 300), "^user_id"),
+     (("--user", "\udcff"), "^user_id = .*valid UTF-8"), (("--history", "i\udcff"), "^history = .*valid UTF-8")],
 )  # fmt: skip
 def test_bad_options_are_refused_as_the_server_would(run: Path, arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(RequestError, match=message):

@@ -88,6 +88,19 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         Dataset.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [[], {}, {"format_version": "x"}, {"item_attributes": 3}, {"item_attributes": {"a": "zzz"}}, {"other": 1}],
+)
+def test_a_description_of_the_wrong_types_is_refused(tmp_path: Path, document: object) -> None:
+    random_dataset().save(tmp_path)
+    if isinstance(document, dict) and document:
+        document = json.loads((tmp_path / "dataset.json").read_text()) | document
+    (tmp_path / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"saved data set"):
+        Dataset.load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["dataset.json", "items.parquet"])
 def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str) -> None:
     random_dataset().save(tmp_path)

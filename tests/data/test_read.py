@@ -97,3 +97,8 @@ def test_a_missing_column_is_named_with_those_present(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b"who,what\n1,2\n")
     with pytest.raises(DataError, match=r"column 'user_id' is missing; the file has: who, what\. Map it"):
         require_columns(read_table(path), ["user_id"], path, "Map it.")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder, and a file is needed"):
+        read_table(tmp_path)

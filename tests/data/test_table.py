@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -140,6 +140,7 @@ def test_null_and_nan_of_a_parquet_file_are_rejected(tmp_path: Path) -> None:
         ("ann,s1,1912-01-01,buy,1", "when", "1912-01-01", "when is outside 1970..2100"),
         ("ann,s1,2024-01-01,buy,many", "stars", "many", "stars is not a number"),
         ("ann,s1,2024-01-01,buy,nan", "stars", "nan", "stars is NaN"),
+        ("ann,s1,2024-01-01,buy,-1e39", "stars", "-1e39", "stars is beyond ±1e+30"),
         ("ann,s1,2024-01-01,buy,1,2", "(surplus)", "2", "more fields than the header has"),
         ("ann", "sku", None, "sku is empty"),
     ],
@@ -164,3 +165,15 @@ def test_an_attribute_column_that_is_missing_is_named(tmp_path: Path) -> None:
         table.load(
             write(tmp_path / "log.csv", CSV), columns=COLUMNS, items=items, item_attributes={"brand": "category"}
         )
+
+
+@pytest.mark.parametrize("moment", [time(12), timedelta(hours=1)])
+def test_times_that_name_no_moment_are_refused(tmp_path: Path, moment: object) -> None:
+    pl.DataFrame({"user_id": [1], "item_id": [2], "timestamp": [moment]}).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"column 'timestamp' is of type .*; dates,"):
+        table.load(tmp_path / "log.parquet")
+
+
+def test_one_column_cannot_play_two_parts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="user_id and item_id are both 'sku'"):
+        table.load(write(tmp_path / "log.csv", CSV), columns=COLUMNS | {"user_id": "sku"})

@@ -70,6 +70,12 @@ def test_a_port_in_use_is_named_before_anything_starts(install: TritonInstall, t
             server.start()
 
 
+def test_one_port_cannot_serve_two_purposes() -> None:
+    port = free_address().grpc_port
+    with pytest.raises(ServerError, match=rf"--metrics-port = {port}: is --grpc-port already"):
+        Address(grpc_port=port, metrics_port=port).check()
+
+
 def test_a_foreign_host_is_refused() -> None:
     with pytest.raises(ServerError, match=r"cannot listen on 192\.0\.2\.1"):
         Address(host="192.0.2.1").check()

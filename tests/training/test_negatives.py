@@ -132,3 +132,10 @@ def test_event_types_scale_the_weights() -> None:
     examples = Examples.every(walking_log())
     doubled = example_weights(examples, {"interaction": 2.0})
     np.testing.assert_allclose(doubled, 2 * example_weights(examples, {}))
+
+
+def test_a_reference_without_candidates_leaves_finite_scores() -> None:
+    found = _retrieve(FixedRetriever())
+    nothing = replace(found, rows=np.full_like(found.rows, -1))
+    assert np.isfinite(match_scale(found, nothing).channels).all()
+    assert np.isfinite(match_scale(nothing, found).channels).all()

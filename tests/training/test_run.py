@@ -10,8 +10,8 @@ import pytest
 
 from shortlist.bundle import Bundle
 from shortlist.cascade import Cascade
-from shortlist.config import Config
-from shortlist.errors import BundleError
+from shortlist.config import Config, SplitConfig
+from shortlist.errors import BundleError, ConfigError, DataError
 from shortlist.evaluation.experiment import evaluate_run
 from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
@@ -73,3 +73,39 @@ def test_a_run_tells_what_made_it(planted_config: Config, planted_run: Path) -> 
 def test_a_folder_without_a_run_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a run"):
         load_config(tmp_path)
+
+
+def test_a_folder_of_something_else_is_left_alone(planted_config: Config, tmp_path: Path) -> None:
+    precious = tmp_path / "models" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("not ours")
+    with pytest.raises(ConfigError, match="holds files but no run"):
+        train(planted_config, tmp_path, show_progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["models"]
+    with pytest.raises(ConfigError, match="it is a file"):
+        train(planted_config, precious, show_progress=False)
+    assert precious.read_text() == "not ours"
+
+
+def test_data_that_cannot_be_split_leave_the_earlier_run_as_it_was(planted_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "begun.json").write_text("{}")
+    (tmp_path / "bundle").mkdir()
+    rolling = planted_config.model_copy(update={"split": SplitConfig(protocol="rolling")})
+    with pytest.raises(DataError, match="needs timestamps"):
+        train(rolling, tmp_path, show_progress=False)
+    assert (tmp_path / "bundle").exists()
+
+
+def test_a_damaged_record_of_the_beginning_starts_anew(
+    planted_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shortlist.training.stages.train_stages", stop)
+    (tmp_path / "begun.json").write_text("{")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        train(planted_config, tmp_path, show_progress=False)
+    assert set(json.loads((tmp_path / "begun.json").read_text())) == {"config", "data", "shortlist"}
+    assert not (tmp_path / "checkpoints").exists()

@@ -46,7 +46,10 @@ def describe(
     from shortlist.data.dataset import Dataset, load_dataset
     from shortlist.data.describe import describe as measure
     from shortlist.data.describe import draw
+    from shortlist.errors import ConfigError
 
+    if png is not None and png.suffix.lower() != ".png":
+        raise ConfigError(f"--png = {png}: the suffix .png is allowed")
     folder = Path(source)
     saved = folder.is_dir() and (folder / "dataset.json").is_file()
     dataset = Dataset.load(folder) if saved else load_dataset(_data_config(source, path, column or [], max_rejected))

@@ -50,8 +50,8 @@ class Check:
 
 def doctor(
     host: Annotated[str, typer.Option(help="Address that the server would listen on.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="Port that it would use for gRPC.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(help="Port that it would use for metrics.")] = 8002,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port that it would use for gRPC.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port that it would use for metrics.")] = 8002,
 ) -> None:
     """Check the machine: Python, Triton, ports, memory, disk. Exit code 1 when a check fails.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -32,12 +33,20 @@ for command in (
 
 
 def main() -> None:
-    """Entry point: our own errors are a line each, not a stack."""
+    """Entry point: our own errors and those of the file system are a line each, not a stack."""
     try:
         app()
     except ShortlistError as error:
-        Console(stderr=True, soft_wrap=True).print("[red]error:[/red]", escape(str(error)), highlight=False)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print("[red]error:[/red]", escape(message), highlight=False)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

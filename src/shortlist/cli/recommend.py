@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -133,7 +134,8 @@ def _request(user_id: str, history: Sequence[str], exclude: Sequence[str], conte
 
     from shortlist.serving.parse import parse_request
 
-    person, seen, banned = (np.array([[i.encode() for i in ids]], np.object_) for ids in ((user_id,), history, exclude))
+    lists = ((user_id,), history, exclude)  # a terminal's bytes that are no UTF-8 come back as they were
+    person, seen, banned = (np.array([[os.fsencode(i) for i in ids]], np.object_) for ids in lists)
     given = {**options, "context": None if context is None else json.dumps(context)}
     return parse_request(
         person, seen, banned, json.dumps({name: value for name, value in given.items() if value is not None})

@@ -25,10 +25,12 @@ from shortlist.data.validate import (
     rejections,
     require_flat,
     require_id_type,
+    require_times,
     time_checks,
 )
 
 MICRO = "__microseconds__"
+LARGEST_VALUE = 1e30  # values are kept as Float32
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,12 @@ def clean_interactions(
             require_flat(raw, columns[name], path)
     checks = [*id_checks(user, integer=integer_ids), *id_checks(item, integer=integer_ids)]
     if time := columns.get("timestamp"):
+        require_times(raw, time, path)
         raw = raw.with_columns(parse_times(raw[time]).alias(MICRO))
         checks += time_checks(time, MICRO)
     if value := columns.get("value"):
         checks += number_checks(value, required=value_required)
+        checks.append(Check(value, parse_number(value).abs() > LARGEST_VALUE, f"{value} is beyond ±{LARGEST_VALUE:g}"))
     good, rejected = apply_checks(raw, checks, path)
     enforce_limit(rejected, len(raw), max_rejected, path)
     if time and (good[MICRO] % MICROSECONDS != 0).any():

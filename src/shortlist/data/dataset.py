@@ -126,7 +126,7 @@ class Dataset:
         try:
             tables: dict[str, Any] = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
             dataset = cls(**tables, **document)
-        except (OSError, pl.exceptions.PolarsError, TypeError) as error:
+        except (OSError, pl.exceptions.PolarsError, TypeError, AttributeError, KeyError) as error:
             raise DataError(f"{folder}: not a saved data set ({error}); save it again") from error
         if dataset.fingerprint() != fingerprint:
             raise DataError(f"{folder}: the tables do not fit the fingerprint in dataset.json; save the data set again")
@@ -208,9 +208,11 @@ def _hash_column(digest: Any, column: pl.Series) -> None:
 def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        version = document.pop("format_version")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not the description of a saved data set ({error})") from error
+    version = document.pop("format_version", None) if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise DataError(f"{path}: not the description of a saved data set (it names no format_version)")
     if version > FORMAT_VERSION:
         raise DataError(f"{path}: format_version = {version}; this Shortlist reads up to {FORMAT_VERSION}: upgrade it")
     return dict(document)

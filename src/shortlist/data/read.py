@@ -109,6 +109,8 @@ def require_columns(frame: pl.DataFrame, names: Sequence[str], path: Path, hint:
 
 
 def _require_file(path: Path) -> None:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, and a file is needed; check data.path")
     if not path.is_file():
         raise DataError(f"{path}: no such file; check data.path")
 

@@ -64,6 +64,12 @@ def _map_columns(raw: pl.DataFrame, path: Path, columns: Mapping[str, str]) -> d
     mapping = {name: columns.get(name, name) for name in REQUIRED}
     mapping |= {name: columns.get(name, name) for name in OPTIONAL if name in columns or name in raw.columns}
     require_columns(raw, list(mapping.values()), path, HINT)
+    names = {theirs: ours for ours, theirs in mapping.items()}
+    for ours, theirs in mapping.items():
+        if names[theirs] != ours:
+            raise ConfigError(
+                f"data.columns: {ours} and {names[theirs]} are both {theirs!r}; map each to its own column"
+            )
     return mapping
 
 

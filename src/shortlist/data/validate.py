@@ -98,6 +98,15 @@ def require_id_type(frame: pl.DataFrame, column: str, path: Path) -> None:
     )
 
 
+def require_times(frame: pl.DataFrame, column: str, path: Path) -> None:
+    """Raise DataError if `column` of a typed file holds times of day or durations, which name no moment."""
+    dtype = frame.schema[column]
+    if dtype == pl.Time or dtype == pl.Duration:
+        raise DataError(
+            f"{path}: row 1: column {column!r} is of type {dtype}; dates, dates with times, numbers or text are needed"
+        )
+
+
 def require_flat(frame: pl.DataFrame, column: str, path: Path) -> None:
     """Raise DataError if `column` of a typed file holds lists, records or bytes where single values are needed."""
     dtype = frame.schema[column]

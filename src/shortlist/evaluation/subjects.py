@@ -12,6 +12,7 @@ import numpy as np
 from shortlist.cascade import Cascade
 from shortlist.data.features import Features
 from shortlist.data.splits import Examples
+from shortlist.errors import BundleError
 from shortlist.evaluation.recommender import Recommender, lift
 from shortlist.evaluation.stages import StageScores
 from shortlist.profiles.replay import user_batch
@@ -110,5 +111,8 @@ def load_content(run: Path) -> Float32:
 
 def load_parity(run: Path) -> dict[str, Any]:
     """What training measured of torch, ONNX and INT8 against each other."""
-    parity: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))["parity"]
+    try:
+        parity: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))["parity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{run / 'run.json'}: is missing or damaged ({error}); train again") from error
     return parity

@@ -21,7 +21,7 @@ import psutil
 from shortlist.errors import ServerError
 from shortlist.serving.control import Control
 from shortlist.serving.process import Address, TritonServer, usable_cores
-from shortlist.serving.tensors import CASCADE
+from shortlist.serving.tensors import CASCADE, ENSEMBLE
 from shortlist.serving.triton import TritonInstall, find_triton
 
 _ALIVE_CODES = ("INVALID_ARGUMENT", "CANCELLED")  # a refusal proves that the stub executes
@@ -232,14 +232,26 @@ class Supervisor:
 def check_repository(repository: Path, models: Sequence[str]) -> None:
     """Raise ServerError when a model to be served is not in the repository."""
     for model in models:
-        if not (repository / model / "config.pbtxt").is_file() or not _versions(repository / model):
+        folders = _folders(repository / model)
+        if not (repository / model / "config.pbtxt").is_file() or not folders:
             raise ServerError(
                 f"{repository}: has no model {model!r} (config.pbtxt and a version folder); "
                 "make a repository with `shortlist export RUN --target cpu --out DIR`"
             )
+        if unfinished := folders - _versions(repository / model):
+            folder = repository / model / max(unfinished, key=int)  # Triton would wait for its process forever
+            raise ServerError(f"{folder}: has no model.py; remove the folder, or export again into a new one")
 
 
 def _versions(model_folder: Path) -> frozenset[str]:
+    """Versions that can be loaded: a folder that is still being copied has no model.py; an ensemble needs none."""
+    folders = _folders(model_folder)
+    if model_folder.name == ENSEMBLE.name:
+        return folders
+    return frozenset(name for name in folders if (model_folder / name / "model.py").is_file())
+
+
+def _folders(model_folder: Path) -> frozenset[str]:
     try:
         return frozenset(entry.name for entry in os.scandir(model_folder) if entry.name.isdecimal())
     except OSError:

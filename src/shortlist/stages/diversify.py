@@ -38,7 +38,7 @@ class Diversify:
         if stage in ("rank", "popularity"):
             safe = np.clip(scores, 1e-7, 1 - 1e-7)
             scores = np.log(safe) - np.log1p(-safe)
-        z = (scores - mean) / deviation
+        z = np.clip((scores - mean) / deviation, -30, 30)
         relevance: Float32 = (1 / (1 + np.exp(-z))).astype(np.float32)
         return relevance
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
 from shortlist.errors import BundleError
+
+REFUSALS = (
+    RuntimeError,
+    ValueError,
+    refusals.Fail,
+    refusals.InvalidArgument,
+    refusals.InvalidGraph,
+    refusals.InvalidProtobuf,
+    refusals.NotImplemented,
+)
 
 
 def open_session(graph: Path) -> ort.InferenceSession:
@@ -19,5 +30,5 @@ def open_session(graph: Path) -> ort.InferenceSession:
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError, ort.capi.onnxruntime_pybind11_state.Fail) as error:
+    except REFUSALS as error:
         raise BundleError(f"{graph}: ONNX Runtime cannot load it: {error}") from error

@@ -157,4 +157,6 @@ def _logit(probabilities: Float32) -> Float32:
 
 def _scale(scores: Float32) -> list[float]:
     finite = scores[np.isfinite(scores)].astype(np.float64)
+    if not len(finite):
+        return [0.0, 1.0]
     return [float(finite.mean()), max(float(finite.std()), 1e-6)]

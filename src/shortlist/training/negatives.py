@@ -196,6 +196,8 @@ def _percentiles(values: Float32) -> Float32:
 
 def _moments(candidates: CandidateSet) -> tuple[Float32, Float32]:
     real = candidates.channels[candidates.rows >= 0]  # [n, 2]
+    if not len(real):  # everything was masked: leave the scale as it is
+        return np.zeros(2, np.float32), np.ones(2, np.float32)
     return real.mean(axis=0), np.maximum(real.std(axis=0), 1e-6)
 
 

@@ -28,16 +28,16 @@ from shortlist.config import Config, Protocol, SplitConfig
 from shortlist.data.dataset import Dataset, load_dataset
 from shortlist.data.features import Features, fit_features
 from shortlist.data.splits import Split, make_split
-from shortlist.errors import BundleError, ShortlistError
+from shortlist.errors import BundleError, ConfigError, ShortlistError
 
 _console = Console(stderr=True)
 
 
 def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
     """Train every stage and write the bundle; returns `run`. A finished run of the same configuration, data and
-    version is left as it is; an unfinished one goes on.
+    version is left as it is, an unfinished one goes on, and one of another configuration is replaced.
 
-    Raises DataError for an unusable log, ConfigError when `run` holds a run of another configuration.
+    Raises DataError for an unusable log, ConfigError when `run` holds something that is no run.
     """
     from shortlist.training.assemble import assemble
     from shortlist.training.stages import train_stages
@@ -47,9 +47,9 @@ def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
     if _finished(run, identity):
         _console.print(f"{run}: trained already, nothing has changed")
         return run
+    split = split_of(config, dataset)
     _begin(run, config, dataset, identity)
     started = time.perf_counter()
-    split = split_of(config, dataset)
     features = fit_features(dataset, split)
     trained, reports, parity = train_stages(config, split, features, run, show_progress=show_progress)
     facts = {**identity, "name": run.name, "title": dataset.title, "protocol": split.protocol}
@@ -113,17 +113,28 @@ def _finished(run: Path, identity: dict[str, str]) -> bool:
 
 
 def _begin(run: Path, config: Config, dataset: Dataset, identity: dict[str, str]) -> None:
-    """Lay out the folder; checkpoints of another configuration or other data are dropped."""
-
+    """Lay out the folder; what another configuration or other data left there is dropped."""
     begun = run / "begun.json"
-    if not begun.exists() or json.loads(begun.read_text(encoding="utf-8")) != identity:
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"--run = {run}: it is a file; a folder is allowed")
+    if run.exists() and not begun.exists() and any(run.iterdir()):
+        raise ConfigError(f"--run = {run}: holds files but no run; a new, empty, or earlier run's folder is allowed")
+    if _read_json(begun) != identity:
         for stale in ("checkpoints", "models", "bundle", "protocols", "evaluation"):
             shutil.rmtree(run / stale, ignore_errors=True)
         (run / "run.json").unlink(missing_ok=True)
     run.mkdir(parents=True, exist_ok=True)
+    _write_json(begun, identity)  # first, so that a folder is known as a run whenever training is interrupted
     config.write(run / "config.yaml")
     dataset.save(run / "dataset")
-    _write_json(begun, identity)
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file; None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _write_json(path: Path, content: Any) -> None:
