@@ -7,6 +7,9 @@ RUN ?= runs/demo
 REPOSITORY ?= build/demo
 ONCE ?=
 
+# Threads that wait should sleep: spinning ones take the CPU from whatever else the machine does.
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: demo test test-all lint format reproduce clean
 
 demo: $(READY)
