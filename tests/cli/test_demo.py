@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -33,3 +37,19 @@ def test_a_second_time_nothing_is_done_again(command: list[str]) -> None:
     assert "measured already" in second
     assert "version 1" in first
     assert "version 1" in second
+
+
+def test_ctrl_c_stops_it(command: list[str], tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "shortlist.cli.main", *command[:-1]]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(program, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while "Serving until Ctrl-C" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+        assert "stopped" in (tmp_path / "log").read_text()

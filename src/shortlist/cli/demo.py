@@ -56,7 +56,8 @@ def demo(
             _ask(console, address.grpc, run)
             console.print(f"gRPC     {address.grpc}  (model `cascade`)\nmetrics  {address.metrics}")
             if not once:
-                signal.signal(signal.SIGTERM, interrupt)
+                for number in (signal.SIGINT, signal.SIGTERM):  # both anew: a library may have taken Ctrl-C for itself
+                    signal.signal(number, interrupt)
                 console.print("Serving until Ctrl-C.")
                 supervisor.wait()
     except KeyboardInterrupt:
