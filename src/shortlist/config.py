@@ -74,8 +74,8 @@ class TowerConfig(Section):
     """Share of item ids hidden in training, so that the content vector alone serves new items."""
     epochs: int = Field(20, ge=1)
     """Upper bound on passes over the log; validation may stop earlier."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW; None takes the family's: 0.008 for decay, 0.001 for transformer."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay of AdamW."""
     batch_tokens: int = Field(3200, ge=64)

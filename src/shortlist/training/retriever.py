@@ -37,10 +37,11 @@ FAINT = 1e-6  # weight of a tower that only has to exist, relative to its larges
 class _Start:
     init_std: float | None  # of item embeddings; None: dim ** -0.5
     ema_every: int  # optimiser steps between two updates of the averaged weights
+    learning_rate: float
 
 
 # A decay tower adds vectors up and trains in a few hundred large steps; a transformer scales its input and takes many.
-STARTS = {"decay": _Start(None, 1), "transformer": _Start(0.02, 5)}
+STARTS = {"decay": _Start(None, 1, 8e-3), "transformer": _Start(0.02, 5, 1e-3)}
 
 
 def train_retriever(
@@ -151,7 +152,7 @@ class _Fitting:
             epochs=settings.epochs,
             patience=settings.patience,
             batch_tokens=settings.batch_tokens,
-            learning_rate=settings.learning_rate,
+            learning_rate=settings.learning_rate or start.learning_rate,
             weight_decay=settings.weight_decay,
             mask_seen=self.mask_seen,
             negatives=settings.negatives,
