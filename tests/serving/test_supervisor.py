@@ -168,7 +168,7 @@ def test_living_instances_answer_while_a_dead_one_is_replaced(lasting: Superviso
                 answered += 1
                 continue
             failed += 1
-        assert answered >= failed
+        assert answered >= max(1, failed)
 
 
 def test_a_hung_instance_is_replaced(lasting: Supervisor) -> None:

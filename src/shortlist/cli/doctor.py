@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shortlist.serving.triton import TritonInstall
 
 GIGABYTE = 1e9
-PYTHONS = ((3, 11), (3, 12), (3, 13))
+PYTHONS = ((3, 11), (3, 12))
 EXTRAS = {"implicit": "baselines", "pytest": "dev", "mypy": "dev"}  # module -> extra
 PROBE = """
 import numpy as np
@@ -95,7 +95,7 @@ def findings(checks: list[Check]) -> Table:
 def check_python() -> Check:
     """Triton's stubs exist for some versions only."""
     version = sys.version_info[:2]
-    return Check("Python", version in PYTHONS, sys.version.split()[0], "use Python 3.11, 3.12 or 3.13")
+    return Check("Python", version in PYTHONS, sys.version.split()[0], "use Python 3.11 or 3.12")
 
 
 def check_numpy() -> Check:

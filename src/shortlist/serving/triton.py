@@ -96,7 +96,7 @@ def unpack(source: Path, target: Path) -> Path:
     stub = source / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
     if not stub.is_file():
         raise ServerError(
-            f"{stub}: the {WHEEL} wheel has no stub for Python {_python_version()}; use Python 3.11 to 3.13"
+            f"{stub}: the {WHEEL} wheel has no stub for Python {_python_version()}; use Python 3.11 or 3.12"
         )
     staging: Path | None = None
     try:
