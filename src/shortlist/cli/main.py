@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from shortlist.cli import data, demo, doctor, evaluate, export, recommend, reproduce, serve, train
+from shortlist.cli import bench, data, demo, doctor, evaluate, export, recommend, reproduce, serve, train
 from shortlist.errors import ShortlistError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     help="A ranking server for hyper-personalised recommendation: train, evaluate, export, serve.",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 for command in (
     train.train,
     evaluate.evaluate,

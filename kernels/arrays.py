@@ -1,0 +1,58 @@
+"""Which device arrays live on, and arrays of other libraries through DLPack. Imports no GPU library by itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from shortlist.kernels.nvidia import nvrtc
+
+_CPU, _CUDA = 1, 2  # DLPack's device types
+
+
+def is_cupy(array: Any) -> bool:
+    """Whether `array` is a CuPy array."""
+    kind = type(array)
+    return kind is not np.ndarray and kind.__module__.partition(".")[0] == "cupy"
+
+
+def adopt(array: Any) -> Any:
+    """`array` itself where it is NumPy's or CuPy's, else a view of it by DLPack, on its own device, without a copy.
+
+    Raises TypeError for what is no array, and for devices other than CPU and CUDA.
+    """
+    if isinstance(array, np.ndarray) or is_cupy(array):
+        return array
+    if not hasattr(array, "__dlpack_device__"):
+        raise TypeError(f"{type(array).__name__} is no array: NumPy, CuPy or anything with DLPack is allowed")
+    device, number = array.__dlpack_device__()
+    if device in (_CPU, _CUDA):
+        library = np if device == _CPU else import_cupy()
+        try:
+            return library.from_dlpack(array)
+        except (BufferError, RuntimeError) as error:  # a dtype NumPy lacks, a tensor that requires a gradient
+            raise TypeError(f"{type(array).__name__} of {getattr(array, 'dtype', '?')}: {error}") from error
+    raise TypeError(f"device type {device} (number {number}): only the CPU and CUDA devices are allowed")
+
+
+def give_back(result: Any, like: Any) -> Any:
+    """`result` as an array of the library that `like` came from."""
+    if isinstance(like, np.ndarray) or is_cupy(like):
+        return result
+    from_dlpack: Callable[[Any], Any] = sys.modules[type(like).__module__.partition(".")[0]].from_dlpack
+    return from_dlpack(result)
+
+
+def import_cupy() -> Any:
+    """CuPy. Raises ModuleNotFoundError that names the extra to install."""
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("CuPy is not installed: pip install 'shortlist[gpu]'") from error
+    with suppress(ModuleNotFoundError):
+        nvrtc()  # CuPy compiles with it, and would not find pip's
+    return cupy

@@ -1,0 +1,41 @@
+"""`shortlist bench`: figures that a reader can make again, as ratios of rivals timed in one interleaved run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed against rivals, interleaved in one run, by medians.")
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed against rivals, interleaved in one run, by medians."""
+
+
+@app.command()
+def kernels(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every rival once, in random order.")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    """Time the CPU kernels on one thread against NumPy, torch and pyversity.
+
+    Example: shortlist bench kernels --json
+    """
+    from rich.console import Console
+
+    from shortlist.kernels.benchmark import run, tables
+
+    report = run(rounds)
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(content)
+        return
+    for table in tables(report):
+        Console().print(table)
