@@ -39,6 +39,18 @@ class CalibratedRanker(nn.Module):
         return self.ranker.probability(self.ranker(history, lengths, candidates, features, side))
 
 
+class StudentHead(nn.Module):
+    """The student as it is served: what `fuse_features` leaves to be computed."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, features: Tensor, linear: Tensor) -> Tensor:
+        """Scores [M]; shapes as in `Student.head`."""
+        return self.student.head(features, linear)
+
+
 def export_user(module: nn.Module, history_width: int, side_width: int) -> bytes:
     """Graph history f32[B, L, Dh], lengths i64[B], side f32[B, S] -> user f32[B, D]."""
     axes: dict[str, Sequence[str | int]] = {
@@ -63,8 +75,9 @@ def export_ranker(ranker: Ranker) -> bytes:
 
 
 def export_student(student: Student) -> bytes:
-    """Graph features f32[M, G] -> score f32[M]."""
-    return export_graph(student, {"features": (PAIRS, student.settings["width"])}, "score")
+    """Graph features f32[M, G], linear f32[M] -> score f32[M]: `Student.head`, features scaled and clipped already."""
+    axes: dict[str, Sequence[str | int]] = {"features": (PAIRS, student.settings["width"]), "linear": (PAIRS,)}
+    return export_graph(StudentHead(student), axes, "score")
 
 
 def export_graph(module: nn.Module, axes: dict[str, Sequence[str | int]], output: str) -> bytes:

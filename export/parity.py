@@ -45,23 +45,26 @@ def run_graph(graph: bytes, inputs: Mapping[str, NDArray[Any]]) -> Float32:
 def check_parity(
     module: nn.Module, graph: bytes, inputs: Mapping[str, NDArray[Any]], tolerance: float = TOLERANCE
 ) -> float:
-    """Largest difference between `module` and `graph`, relative to values above 1 and absolute below.
+    """Largest difference between `module` and `graph` for the same inputs, as in `check_difference`.
 
     Inputs are named, in the order of `module.forward`.
-
-    Raises BundleError when it exceeds `tolerance` or is not a number.
     """
     module.eval()
     with torch.no_grad():
         expected = module(*(torch.from_numpy(value) for value in inputs.values())).numpy()
-    found = run_graph(graph, inputs)
+    return check_difference(expected, run_graph(graph, inputs), type(module).__name__, tolerance)
+
+
+def check_difference(expected: Float32, found: Float32, name: str, tolerance: float = TOLERANCE) -> float:
+    """Largest difference of a graph's scores from those of the module `name`: relative above 1 and absolute below.
+
+    Raises BundleError when it exceeds `tolerance` or is not a number.
+    """
     if expected.shape != found.shape:
         raise BundleError(f"exported graph returns shape {found.shape}, the module {expected.shape}; export it again")
     difference = float((np.abs(expected - found) / np.maximum(1, np.abs(expected))).max(initial=0.0))
     if not difference <= tolerance:
-        raise BundleError(
-            f"exported graph differs from {type(module).__name__} by {difference:.2e}; {tolerance:.0e} is allowed"
-        )
+        raise BundleError(f"exported graph differs from {name} by {difference:.2e}; {tolerance:.0e} is allowed")
     return difference
 
 
@@ -79,15 +82,13 @@ def random_inputs(graph: bytes, sizes: Mapping[str, int], seed: int = 0) -> dict
     return inputs
 
 
-def compare_quantized(float_graph: bytes, int8_graph: bytes, features: Float32, top: int) -> QuantizationReport:
-    """How INT8 changes the student's choice of `top` candidates; features Float32[B, K, G] of B requests."""
-    flat = np.ascontiguousarray(features.reshape(-1, features.shape[-1]))
-    before, after = (run_graph(graph, {"features": flat}) for graph in (float_graph, int8_graph))
-    shape = features.shape[:2]
+def compare_quantized(before: Float32, after: Float32, top: int) -> QuantizationReport:
+    """How INT8 changes the student's choice of `top` candidates; scores [B, K] before and after, -inf at padding."""
+    real = np.isfinite(before)
     return QuantizationReport(
-        overlap=overlap(before.reshape(shape), after.reshape(shape), top),
-        correlation=float(np.corrcoef(before, after)[0, 1]),
-        max_difference=float(np.abs(before - after).max()),
+        overlap=overlap(before, after, top),
+        correlation=float(np.corrcoef(before[real], after[real])[0, 1]),
+        max_difference=float(np.abs(before[real] - after[real]).max()),
     )
 
 

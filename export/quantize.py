@@ -1,44 +1,52 @@
 """Post-training INT8 quantization of the filter, by ONNX Runtime's static quantizer with Q/DQ nodes.
 
-Weights are signed 8-bit per channel and activations unsigned 8-bit, which ONNX Runtime's CPU kernels run fastest. Only
-the matrix products of the MLP are quantized: the student's linear part copies retrieval scores and stays in float.
+Weights are signed 8-bit per channel and activations unsigned 8-bit, which ONNX Runtime's CPU kernels run fastest. The
+features come as integers already (`shortlist.kernels.fuse_features`); the last layer, one number a row, stays float.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from shortlist.types import Float32
 
 CALIBRATION_BATCH = 4096
 MATRIX_PRODUCTS = ("Gemm", "MatMul")
 QUANTIZED = (*MATRIX_PRODUCTS, "Relu")  # a ReLU between two products is absorbed by the unsigned range
+ZERO_POINT, LEVELS = 128, 127  # of the features: uint8 1 … 255 stands for -clip … clip
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, features: Float32) -> None:
-        starts = range(0, len(features), CALIBRATION_BATCH)
-        self._batches: Iterator[Float32] = iter([features[start : start + CALIBRATION_BATCH] for start in starts])
+    def __init__(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        starts = range(0, len(inputs["features"]), CALIBRATION_BATCH)
+        self._batches: Iterator[dict[str, NDArray[Any]]] = iter(
+            [{name: values[start : start + CALIBRATION_BATCH] for name, values in inputs.items()} for start in starts]
+        )
 
-    def get_next(self) -> dict[str, Float32] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"features": batch}
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._batches, None)
 
 
-def quantize_student(graph: bytes, calibration: Float32, per_channel: bool = True) -> bytes:
-    """Quantize an exported student; `calibration` Float32[M, G] are raw inputs of training requests.
+def quantize_student(
+    graph: bytes, calibration: Mapping[str, NDArray[Any]], clip: float, per_channel: bool = True
+) -> bytes:
+    """An exported student as the graph features u8[M, G], linear f32[M] -> score f32[M].
+
+    `calibration` are the exported graph's own inputs, features f32[M, G] within ±`clip` and linear f32[M], for
+    candidates of training requests: they give the ranges of the hidden activations.
 
     Raises ValueError when the quantizer left the graph as it was, which it does without a word.
     """
-    if not len(calibration):
+    if not len(calibration["features"]):
         raise ValueError("calibration has 0 rows; give the student's inputs of some training requests")
+    features = {"scale": np.array(clip / LEVELS, np.float32), "zero_point": np.array(ZERO_POINT, np.uint8)}
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx", "int8.onnx"))
         source.write_bytes(graph)
@@ -46,7 +54,7 @@ def quantize_student(graph: bytes, calibration: Float32, per_channel: bool = Tru
         quantize_static(
             prepared,
             target,
-            _Batches(np.ascontiguousarray(calibration, np.float32)),
+            _Batches(calibration),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTIZED),
             per_channel=per_channel,
@@ -54,11 +62,19 @@ def quantize_student(graph: bytes, calibration: Float32, per_channel: bool = Tru
             weight_type=QuantType.QInt8,
             nodes_to_exclude=float_nodes(onnx.load(prepared)),
             calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"TensorQuantOverrides": {"features": [features]}},
         )
-        content = target.read_bytes()
-    if not count_qdq(content):
-        raise ValueError("the quantizer inserted no Q/DQ nodes; the graph has no matrix product with constant weights")
+        model = onnx.load(target)
+    _take_integers(model, "features")
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
     return content
+
+
+def quantized_inputs(inputs: Mapping[str, NDArray[Any]], clip: float) -> dict[str, NDArray[Any]]:
+    """The exported graph's inputs as the quantized graph takes them."""
+    steps = np.rint(inputs["features"] * np.float32(LEVELS / clip)) + ZERO_POINT
+    return {**inputs, "features": steps.astype(np.uint8)}
 
 
 def count_qdq(graph: bytes) -> int:
@@ -75,3 +91,19 @@ def float_nodes(model: onnx.ModelProto) -> list[str]:
         for node in model.graph.node
         if node.op_type in MATRIX_PRODUCTS and any(1 in shapes.get(name, [])[:2] for name in node.input[1:2])
     ]
+
+
+def _take_integers(model: onnx.ModelProto, name: str) -> None:
+    """Make the input `name` what its QuantizeLinear node gives, in place.
+
+    Raises ValueError where there is none.
+    """
+    nodes = [node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == name]
+    if not nodes:
+        raise ValueError("the quantizer inserted no Q/DQ nodes; the graph has no matrix product with constant weights")
+    for node in model.graph.node:
+        node.input[:] = [name if given == nodes[0].output[0] else given for given in node.input]
+    model.graph.node.remove(nodes[0])
+    (given,) = (value for value in model.graph.input if value.name == name)
+    given.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    del model.graph.value_info[:]

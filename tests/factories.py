@@ -15,6 +15,7 @@ from shortlist.catalog import IdMap, build_table
 from shortlist.config import CascadeConfig
 from shortlist.data.encoders import FeatureEncoder
 from shortlist.data.features import FeatureEncoders
+from shortlist.kernels.fuse_features import Columns, make_columns
 
 DIM, EMBEDDING, FEATURES = 16, 8, 2
 
@@ -29,15 +30,8 @@ def make_bundle(
     """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items."""
     rng = np.random.default_rng(seed)
     vectors = _unit(rng.normal(size=(items, DIM)))
-    table, layout = build_table(
-        {
-            "retrieval": vectors,
-            "history": vectors,
-            "ranker": rng.normal(size=(items, EMBEDDING)).astype(np.float32),
-            "features": rng.normal(size=(items, FEATURES)).astype(np.float32),
-            "diversity": vectors,
-        }
-    )
+    embeddings, features = (rng.normal(size=(items, n)).astype(np.float32) for n in (EMBEDDING, FEATURES))
+    table, layout = build_table({"retrieval": vectors, "history": vectors, "ranker": embeddings, "features": features})
     lengths = rng.integers(0, 31, users)
     lengths[0] = 20
     rows = np.concatenate([rng.choice(items, n, replace=False) for n in lengths]).astype(np.int32)
@@ -50,11 +44,16 @@ def make_bundle(
     shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
     encoders = tiny_encoders()
     width = encoders.user_encoder.width
+    columns = filter_columns(encoders.side_width)
     config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, **cascade})
     write_bundle(
         path,
         arrays={
             "table": table,
+            "diversity_items": vectors.astype(np.float16),
+            "filter_items": np.concatenate([vectors, features], axis=1).astype(np.float16),
+            "filter_columns": np.stack([columns.multiplier, columns.offset, columns.weight]),
+            **({"item_groups": (np.arange(items) % 30).astype(np.int32)} if config.group_by else {}),
             "linear0_indptr": np.arange(items + 1, dtype=np.int64) * 5,
             "linear0_indices": np.concatenate([rng.choice(items, 5, replace=False) for _ in range(items)]).astype("i4"),
             "linear0_values": rng.random(items * 5).astype(np.float32),
@@ -71,6 +70,7 @@ def make_bundle(
         documents={
             "layout": layout,
             "features": encoders.to_document(),
+            "filter": {name: getattr(columns, name) for name in ("bias", "low", "high", "zero", "dtype")},
             "retrieve": {"linear_decays": [0.9], "nprobe": None},
             "popularity": {"field": "hour", "values": ["0", "1"]},
             "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
@@ -114,18 +114,29 @@ def _user_graph(side: int) -> bytes:
     return _model(nodes, inputs, _tensor("user", ["B", DIM]))
 
 
-def _filter_graph(side: int) -> bytes:
-    """Score = u·v + linear channel."""
+def filter_columns(side: int) -> Columns:
+    """The filter's linear part = u·v + linear channel; its integers take no part in the score."""
     width = DIM + FEATURES + 2 + side
-    weights = np.zeros((width, 1), np.float32)
-    weights[:DIM] = 1
-    weights[DIM + FEATURES + 1] = 1
+    weight = np.zeros(width, np.float32)
+    weight[:DIM] = weight[DIM + FEATURES + 1] = 1
+    return make_columns(np.zeros(width, np.float32), np.ones(width, np.float32), weight, 0.0, 4.0)
+
+
+def _filter_graph(side: int) -> bytes:
+    """Score = linear part + 0 · integers."""
+    width = DIM + FEATURES + 2 + side
     nodes = [
-        helper.make_node("MatMul", ["features", "weights"], ["column"]),
-        helper.make_node("Squeeze", ["column", "axis1"], ["score"]),
+        helper.make_node("DequantizeLinear", ["features", "one", "middle"], ["numbers"]),
+        helper.make_node("MatMul", ["numbers", "weights"], ["column"]),
+        helper.make_node("Squeeze", ["column", "axis1"], ["nothing"]),
+        helper.make_node("Add", ["linear", "nothing"], ["score"]),
     ]
-    constant = [helper.make_tensor("weights", TensorProto.FLOAT, weights.shape, weights.ravel())]
-    return _model(nodes, [_tensor("features", ["M", width])], _tensor("score", ["M"]), constant)
+    constants = [
+        helper.make_tensor("weights", TensorProto.FLOAT, [width, 1], [0.0] * width),
+        helper.make_tensor("middle", TensorProto.UINT8, [], [128]),
+    ]
+    integers = helper.make_tensor_value_info("features", TensorProto.UINT8, ["M", width])
+    return _model(nodes, [integers, _tensor("linear", ["M"])], _tensor("score", ["M"]), constants)
 
 
 def _ranker_graph(side: int) -> bytes:

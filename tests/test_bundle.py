@@ -52,11 +52,12 @@ def test_a_missing_file_is_refused(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
-def test_a_newer_format_is_refused(bundle: Path) -> None:
+@pytest.mark.parametrize(("version", "problem"), [(3, "format 3 is newer than 2"), (1, "older than 2; train again")])
+def test_another_format_is_refused(bundle: Path, version: int, problem: str) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["format_version"] = 2
+    manifest["format_version"] = version
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="format 2 is newer than 1"):
+    with pytest.raises(BundleError, match=problem):
         Bundle.open(bundle)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from shortlist.bundle import MANIFEST, Bundle, _write_manifest
 from shortlist.cascade import Cascade
 from shortlist.catalog import Catalog, IdMap
 from shortlist.errors import BundleError, DeadlineError, RequestError
+from shortlist.stages import best, diversify, retrieve
 from shortlist.types import Request, Slate
 from tests.factories import make_bundle
 
@@ -185,6 +187,30 @@ def test_who_excludes_everything_gets_an_empty_slate(cascade: Cascade) -> None:
     everything = tuple(cascade.catalog.ids.id(row) for row in range(len(cascade.catalog)))
     slates = cascade.recommend([Request(user_id=b"user-0", exclude=everything), Request(), Request(exclude=everything)])
     assert [len(s.item_ids) for s in slates if isinstance(s, Slate)] == [0, 10, 0]
+
+
+def test_a_cap_on_groups_holds_for_known_users_and_cold_starts(tmp_path: Path) -> None:
+    """Thirty groups: with one item of each, fifty cannot be had."""
+    cascade = Cascade.load(make_bundle(tmp_path / "bundle", group_by="maker", max_per_group=1))
+    groups = cascade.diversify.groups
+    assert groups is not None
+    for user in (b"user-0", b""):
+        rows = cascade.catalog.ids.rows(_one(cascade, Request(user_id=user, k=50)).item_ids)
+        assert 10 < len(rows) <= 30
+        assert len(set(groups[rows].tolist())) == len(rows)
+
+
+def test_after_warming_up_no_request_compiles(path: Path) -> None:
+    cascade = Cascade.load(path)
+    cascade.warm_up()
+    compiled = (retrieve._add, retrieve._pool, retrieve._choose, retrieve._clear, best._take, diversify._relevance)
+    known = [len(function.signatures) for function in compiled]
+    soon = time.time_ns() // 1000 + 60_000_000
+    requests = [Request(user_id=b"user-0"), Request(exclude=(b"item-1",), k=50), Request(history=(b"item-1",))]
+    for stage in ("nothing", "rank", "filter", "retrieve"):
+        cascade.costs.seconds[stage] = 1000.0
+        cascade.recommend([replace(r, deadline_unix_us=soon) for r in requests])
+    assert [len(function.signatures) for function in compiled] == known
 
 
 def test_exploration_is_reported(tmp_path: Path) -> None:

@@ -30,9 +30,25 @@ def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
         ({"cascade": {"candidates": 50}}, r"rank_depth is 100; at most cascade\.candidates \(50\)"),
         ({"cascade": {"history": 20}}, r"towers\.0\.history is 50; it must be cascade\.history \(20\)"),
         ({"ranker": {"history": 80}}, r"ranker\.history is 80; at most cascade\.history \(50\)"),
+        ({"cascade": {"group_by": "creator"}}, r"group_by is 'creator' and max_per_group is None; both or none"),
+        ({"cascade": {"max_per_group": 2}}, r"group_by is None and max_per_group is 2; both or none"),
+        ({"cascade": {"group_by": "creator", "max_per_group": 0}}, r"max_per_group = 0: Input should be greater than"),
+        ({"cascade": {"diversifier": "magic"}}, r"cascade\.diversifier = 'magic': Input should be 'mmr' or 'dpp'"),
         (["a list"], "Input should be"),
     ],
-    ids=["range", "unknown key", "choice", "depths", "tower history", "ranker history", "not a mapping"],
+    ids=[
+        "range",
+        "unknown key",
+        "choice",
+        "depths",
+        "tower history",
+        "ranker history",
+        "group alone",
+        "cap alone",
+        "cap",
+        "diversifier",
+        "not a mapping",
+    ],
 )
 def test_a_bad_field_is_named(content: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shortlist.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had the filter's and the diversifier's columns in the item table
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -135,6 +135,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path}: bundle format {version} is newer than {FORMAT_VERSION}, the newest this version reads; "
             "upgrade shortlist"
         )
+    if version < FORMAT_VERSION:
+        raise BundleError(f"{path}: bundle format {version} is older than {FORMAT_VERSION}; train again")
     if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("metadata"), dict):
         raise BundleError(f"{path / MANIFEST}: names no files or metadata; restore the bundle or train again")
     if manifest.get("digest") != _digest(manifest):

@@ -53,7 +53,7 @@ class Cascade:
         self.retrieve = Retrieve(bundle, self.catalog)
         self.filter = Filter(bundle, self.catalog)
         self.rank = Rank(bundle, self.catalog)
-        self.diversify = Diversify(bundle, self.catalog)
+        self.diversify = Diversify(bundle, self.catalog, self.config)
         self.costs = StageCosts()
         self.observer: Observer | None = None
         self._rng = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ class Cascade:
         with self._stage(funnel, "diversify", candidates.rows.size):
             picks = self.diversify(candidates, stage, diversity, max(lengths))
             chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, candidates.rows, strict=True)]
-            rows = np.take_along_axis(candidates.rows, np.maximum(picks, 0), axis=1)
+            rows = candidates.rows[np.arange(len(picks))[:, None], picks]
             funnel.survivors["diversify"] = np.where(picks >= 0, rows, np.int32(-1))
         return [
             self._slate(plan, candidates.rows[b], candidates.scores[b], *chosen[b], request, funnel, b)

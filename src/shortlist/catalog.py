@@ -63,14 +63,14 @@ class IdMap:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The item table [N, W]: what retrieval, ranker, filter and diversifier know of an item, one row each.
+    """The item table [N, W]: what retrieval, ranker and filter know of an item, one row each.
 
     `columns` names the ranges of the table; ranges may coincide (tied history and retrieval vectors).
     """
 
     ids: IdMap
     table: Float32  # [N, W]
-    columns: dict[str, tuple[int, int]]  # retrieval, history, ranker, features, diversity
+    columns: dict[str, tuple[int, int]]  # retrieval, history, ranker, features
 
     @classmethod
     def load(cls, bundle: Bundle) -> Catalog:

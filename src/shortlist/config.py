@@ -142,6 +142,8 @@ class FilterConfig(Section):
     """Passes over the distillation examples."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak learning rate."""
+    item_precision: Literal["float16", "int8"] = "float16"
+    """Numbers of the filter's item table: int8 (scaled by column) takes half the memory, and rounds more."""
 
 
 class CascadeConfig(Section):
@@ -154,9 +156,24 @@ class CascadeConfig(Section):
     history: int = Field(50, ge=1, le=1000)
     """Most recent events read per request."""
     diversity: float = Field(0.1, ge=0, le=1)
-    """MMR trade-off when a request does not say: 0 is pure relevance (λ = 1), 1 is pure novelty (λ = 0)."""
+    """Trade-off when a request does not say: 0 is pure relevance (λ = 1), 1 is pure novelty (λ = 0)."""
+    diversifier: Literal["mmr", "dpp"] = "mmr"
+    """How slates are diversified: `mmr` weighs each item against the most similar one above it, `dpp` against all."""
+    group_by: str | None = None
+    """Item attribute of which a slate may hold few items of one value (a creator, a category); None caps nothing.
+    Items without a value are not counted."""
+    max_per_group: int | None = Field(None, ge=1)
+    """Most items of one value of `group_by` in a slate; it gets shorter rather than exceed this."""
     exploration: float = Field(0.0, ge=0, lt=1)
     """Probability per slot of showing a random ranked candidate instead; its propensity is reported."""
+
+    @model_validator(mode="after")
+    def _groups_are_capped(self) -> CascadeConfig:
+        if (self.group_by is None) != (self.max_per_group is None):
+            raise ValueError(
+                f"group_by is {self.group_by!r} and max_per_group is {self.max_per_group}; both or none is allowed"
+            )
+        return self
 
 
 class Config(Section):

@@ -77,11 +77,6 @@ class Candidates:
         """The first `depth` candidates of every request."""
         return Candidates(self.rows[:, :depth], self.scores[:, :depth], self.channels[:, :depth])
 
-    def take(self, order: Int64, scores: Float32) -> Candidates:
-        """Keep positions `order` [B, K] of every row, with their new `scores` [B, K]."""
-        each = np.arange(len(order))[:, None]
-        return Candidates(self.rows[each, order], scores, self.channels[each, order])
-
 
 @dataclass(frozen=True, slots=True)
 class Slate:

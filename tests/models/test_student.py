@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from shortlist.models.student import Student
+from shortlist.models.student import CLIP, Student
 
 WIDTH = 12
 
@@ -33,6 +33,13 @@ def test_extreme_features_move_the_score_only_through_the_linear_part() -> None:
     by_linear = student.skip.weight.sum() * 10.0
     difference = student(farther[None]) - student(far[None])
     torch.testing.assert_close(difference, by_linear[None], atol=1e-3, rtol=1e-4)
+
+
+def test_the_head_finishes_what_scaling_and_the_linear_part_begin() -> None:
+    student, features = _student(), torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(1)) * 5
+    scaled = (features - student.mean) / student.scale
+    found = student.head(scaled.clamp(-CLIP, CLIP), student.skip(scaled).squeeze(-1))
+    torch.testing.assert_close(found, student(features), atol=0, rtol=0)
 
 
 def test_a_saved_student_scores_as_before(tmp_path: Path) -> None:

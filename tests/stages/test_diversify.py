@@ -1,21 +1,28 @@
-"""Slates keep the ranker's order without diversity, and exploration reports honest probabilities."""
+"""Slates keep the ranker's order without diversity, caps hold, and exploration reports honest probabilities."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
+from shortlist.config import CascadeConfig
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.types import Candidates
 from tests.factories import make_bundle
 
 
+def _diversify(path: Path, **cascade: Any) -> Diversify:
+    bundle = Bundle.open(make_bundle(path, **cascade))
+    return Diversify(bundle, Catalog.load(bundle), CascadeConfig.model_validate(bundle.metadata["cascade"]))
+
+
 @pytest.fixture(scope="module")
 def diversify(tmp_path_factory: pytest.TempPathFactory) -> Diversify:
-    bundle = Bundle.open(make_bundle(tmp_path_factory.mktemp("diversify") / "bundle"))
-    return Diversify(bundle, Catalog.load(bundle))
+    return _diversify(tmp_path_factory.mktemp("diversify") / "bundle")
 
 
 def _ranked(batch: int, count: int) -> Candidates:
@@ -30,15 +37,47 @@ def test_no_diversity_keeps_the_order(diversify: Diversify) -> None:
     assert picks.tolist() == [list(range(10))] * 3
 
 
+def _cosines(diversify: Diversify, ranked: Candidates, diversity: float) -> np.ndarray:
+    """Cosines [B, 10, 10] among the items of each slate."""
+    picks = diversify(ranked, "rank", np.full(len(ranked.rows), diversity, np.float32), 10)
+    vectors = diversify.items[np.take_along_axis(ranked.rows, picks, axis=1)].astype(np.float32)
+    return vectors @ vectors.transpose(0, 2, 1)
+
+
 def test_more_diversity_means_less_similar_items(diversify: Diversify) -> None:
-    ranked = _ranked(8, 100)
+    means = [_cosines(diversify, _ranked(8, 100), diversity).mean() for diversity in (0.9, 0.3, 0.0)]
+    assert means == sorted(means)
 
-    def similarity(diversity: float) -> float:
-        picks = diversify(ranked, "rank", np.full(8, diversity, np.float32), 10)
-        vectors = diversify.catalog.gather(np.take_along_axis(ranked.rows, picks, axis=1), "diversity")
-        return float((vectors @ vectors.transpose(0, 2, 1)).mean())
 
-    assert similarity(0.9) < similarity(0.3) < similarity(0.0)
+def test_more_diversity_means_a_larger_determinant(tmp_path: Path) -> None:
+    dpp = _diversify(tmp_path / "bundle", diversifier="dpp")
+    volumes = [np.linalg.slogdet(_cosines(dpp, _ranked(8, 100), d))[1].mean() for d in (0.0, 0.3, 0.9)]
+    assert volumes == sorted(volumes)
+
+
+def test_the_two_diversifiers_differ(tmp_path: Path) -> None:
+    ranked, half = _ranked(8, 100), np.full(8, 0.5, np.float32)
+    mmr, dpp = (_diversify(tmp_path / d, diversifier=d)(ranked, "rank", half, 10) for d in ("mmr", "dpp"))
+    assert not np.array_equal(mmr, dpp)
+
+
+@pytest.mark.parametrize("diversifier", ["mmr", "dpp"])
+def test_a_cap_on_groups_is_kept_even_if_slates_get_shorter(diversifier: str, tmp_path: Path) -> None:
+    diversify = _diversify(tmp_path / "bundle", diversifier=diversifier, group_by="maker", max_per_group=2)
+    assert diversify.groups is not None
+    ranked = _ranked(4, 60)
+    ranked.rows[3] = np.arange(0, 300, 5)  # of groups 0, 5, … 25 of 30 only
+    picks = diversify(ranked, "rank", np.full(4, 0.3, np.float32), 20)
+    assert (picks >= 0).sum(axis=1).tolist() == [20, 20, 20, 12]
+    for rows, chosen in zip(ranked.rows, picks, strict=True):
+        assert np.bincount(diversify.groups[rows[chosen[chosen >= 0]]]).max() == 2
+
+
+def test_of_very_many_candidates_the_first_are_looked_at(diversify: Diversify) -> None:
+    rows = np.arange(2000, dtype=np.int32)[None] % 300
+    scores = np.linspace(0, 1, 2000, dtype=np.float32)[None]
+    candidates = Candidates(rows, scores, np.zeros((1, 2000, 2), np.float32))
+    assert diversify(candidates, "retrieve", np.zeros(1, np.float32), 2).tolist() == [[1023, 1022]]
 
 
 def test_padding_is_never_picked(diversify: Diversify) -> None:

@@ -102,7 +102,11 @@ def test_channels_add_up_to_the_score(bundle: Bundle) -> None:
     np.testing.assert_allclose(found.channels.sum(axis=2), found.scores, rtol=1e-5, atol=1e-6)
 
 
-def test_a_request_answers_the_same_alone_in_company_and_again(bundle: Bundle) -> None:
+@pytest.mark.parametrize("limit", [10, 4000])
+def test_a_request_answers_the_same_alone_in_company_and_again(
+    bundle: Bundle, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.stages.retrieve.EXACT_UP_TO", limit)
     retrieve = Retrieve(bundle, Catalog.load(bundle))
     users = _users(40, 300)
     together = retrieve(users, 50)
@@ -118,6 +122,11 @@ def test_scores_of_the_whole_catalogue_are_those_of_the_candidates(bundle: Bundl
     users = _users(6, 300)
     everything, found = retrieve.all_scores(users), retrieve(users, 60)
     np.testing.assert_allclose(np.take_along_axis(everything, found.rows.astype(np.int64), 1), found.scores, atol=1e-4)
+
+
+def test_who_masks_everything_gets_nothing(bundle: Bundle) -> None:
+    users = replace(_users(1, 300), masked=(np.arange(300, dtype=np.int32),))
+    assert (Retrieve(bundle, Catalog.load(bundle))(users, 5).rows == -1).all()
 
 
 def test_masked_rows_never_come_back(bundle: Bundle) -> None:

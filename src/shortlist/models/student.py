@@ -1,7 +1,8 @@
 """The filter (student): a small MLP that repeats the ranker's judgement at a fraction of its cost.
 
 It sees the product of user and item vector, item features, retrieval scores and the side features, all raw; it is
-distilled in `shortlist.training.student` and quantized to INT8 in `shortlist.export.quantize`.
+distilled in `shortlist.training.student`. In serving, scaling, clipping and the linear part are done where the features
+are gathered (`shortlist.training.filter`), and the rest, `head`, is a graph in INT8 (`shortlist.export.quantize`).
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ class Student(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Scores [M] of features [M, G] = [u·v (D) | item features | tower, linear | side], raw."""
         scaled = (features - self.mean) / self.scale
-        scores: Tensor = self.skip(scaled) + self.mlp(scaled.clamp(-CLIP, CLIP))
-        return scores.squeeze(-1)
+        linear: Tensor = self.skip(scaled)
+        return self.head(scaled.clamp(-CLIP, CLIP), linear.squeeze(-1))
+
+    def head(self, clipped: Tensor, linear: Tensor) -> Tensor:
+        """Scores [M] of features [M, G] that are scaled and clipped already, and of their linear part [M]."""
+        scores: Tensor = self.mlp(clipped)
+        return linear + scores.squeeze(-1)
 
     def save(self, directory: Path) -> None:
         """Write `student.safetensors` and `student.json` into `directory`."""

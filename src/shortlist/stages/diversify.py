@@ -1,46 +1,64 @@
-"""Stage 4: greedy MMR over the ranked candidates, and exploration where a deployment asks for it."""
+"""Stage 4: greedy MMR or DPP over the ranked candidates, and exploration where a deployment asks for it."""
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
-from shortlist.kernels.mmr import mmr
-from shortlist.types import Candidates, Float32, Int32, Int64
+from shortlist.config import CascadeConfig
+from shortlist.kernels import dpp, mmr
+from shortlist.kernels.selection import MOST
+from shortlist.types import Candidates, Float32, Int32
 
 
 class Diversify:
-    """Chooses slates so that items are relevant and unlike each other (cosine of the catalogue's diversity columns).
+    """Chooses slates so that items are relevant and unlike each other (cosine of the bundle's diversity vectors).
 
     Relevance is the sigmoid of the last stage's score, standardised by constants fitted in training: comparable with
     a cosine, the same for every request.
     """
 
-    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
-        self.catalog = catalog
-        self.scales: dict[str, tuple[float, float]] = {k: (m, s) for k, (m, s) in bundle.document("scales").items()}
+    def __init__(self, bundle: Bundle, catalog: Catalog, config: CascadeConfig) -> None:
+        scales: dict[str, tuple[float, float]] = bundle.document("scales")
+        self.items = bundle.array("diversity_items")  # float16 [items, D], of unit length
+        if len(self.items) != len(catalog):
+            raise ValueError(f"diversity_items has {len(self.items)} rows, the catalogue {len(catalog)}")
+        self.groups: Int32 | None = bundle.array("item_groups") if config.group_by else None
+        self.scales = {stage: (float(mean), float(deviation)) for stage, (mean, deviation) in scales.items()}
+        self._max_per_group = config.max_per_group or 0
+        self._select = dpp if config.diversifier == "dpp" else mmr
 
     def __call__(self, candidates: Candidates, stage: str, diversity: Float32, k: int) -> Int32:
         """Positions [B, K] of the chosen candidates in slate order, -1 where there are fewer.
 
-        `stage` names whose scores the candidates carry; `diversity` [B] is 1 - λ.
+        `stage` names whose scores the candidates carry; `diversity` [B] is 1 - λ. A cap on groups is kept, and slates
+        get shorter where candidates of other groups run out. Only the first 1,024 candidates are looked at.
         """
-        lengths: Int64 = (candidates.rows >= 0).sum(axis=1)
-        relevance = self._relevance(candidates.scores, stage)
-        vectors = self.catalog.gather(candidates.rows, "diversity")
-        picks: Int32 = mmr(vectors, relevance, lengths, np.float32(1) - diversity, k)
+        rows, scores = candidates.rows[:, :MOST], np.ascontiguousarray(candidates.scores[:, :MOST])
+        relevance = _relevance(scores, *self.scales[stage], stage in ("rank", "popularity"))
+        trade_off = np.float32(1) - diversity
+        picks: Int32 = self._select(
+            self.items, rows, relevance, trade_off, k, groups=self.groups, max_per_group=self._max_per_group
+        )
         return picks
 
-    def _relevance(self, scores: Float32, stage: str) -> Float32:
-        mean, deviation = self.scales[stage]
-        scores = np.fmax(scores, np.float32(-np.inf))  # what is no number is the least relevant
-        if stage in ("rank", "popularity"):
-            safe = np.clip(scores, 1e-7, 1 - 1e-7)
-            scores = np.log(safe) - np.log1p(-safe)
-        z = np.clip((scores - mean) / deviation, -30, 30)
-        relevance: Float32 = (1 / (1 + np.exp(-z))).astype(np.float32)
-        return relevance
+
+@njit(nogil=True)
+def _relevance(scores: Float32, mean: float, deviation: float, probabilities: bool) -> Float32:
+    """Scores [B, N] as relevance between 0 and 1; what is no number is the least relevant."""
+    relevance = np.empty(scores.shape, np.float32)
+    smallest, largest = np.float32(1e-7), np.float32(1 - 1e-7)
+    for b in range(scores.shape[0]):
+        for n in range(scores.shape[1]):
+            score = scores[b, n] if scores[b, n] == scores[b, n] else np.float32(-np.inf)
+            if probabilities:
+                safe = min(max(score, smallest), largest)
+                score = np.log(safe / (np.float32(1) - safe))
+            z = min(max((score - np.float32(mean)) / np.float32(deviation), np.float32(-30)), np.float32(30))
+            relevance[b, n] = np.float32(1) / (np.float32(1) + np.exp(-z))
+    return relevance
 
 
 def explore(picks: Int32, count: int, rate: float, rng: np.random.Generator) -> tuple[Int32, Float32]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
-
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
+from shortlist.kernels.fuse_features import Columns, fuse_features, warm_up
+from shortlist.stages.best import keep_best
 from shortlist.stages.session import open_session
-from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
+from shortlist.types import Candidates, Float32, UserBatch
 
 
 class Filter:
-    """An INT8 MLP over [user ⊙ item | item features | retrieval scores | side], one row a candidate."""
+    """An INT8 MLP over [user ⊙ item | item features | retrieval scores | side], plus a linear part in float.
+
+    The kernel turns each candidate into a row of 8-bit integers and its linear part; the graph makes a score of them.
+    """
 
     def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
-        self.retrieval = catalog.part("retrieval")
-        self.features = catalog.part("features")
+        self.items = bundle.array("filter_items")  # float16 or int8 [N, D + F]
+        if len(self.items) != len(catalog):
+            raise ValueError(f"filter_items has {len(self.items)} rows, the catalogue {len(catalog)}")
+        multiplier, offset, weight = bundle.array("filter_columns")
+        self.columns = Columns(multiplier, offset, weight, **bundle.document("filter"))
         self._session = open_session(bundle.graph("filter"))
+        warm_up((self.items.dtype.name,), self.columns.dtype)
 
     def __call__(self, users: UserBatch, candidates: Candidates, depth: int) -> Candidates:
         """The `depth` candidates that the student scores highest."""
@@ -25,48 +31,9 @@ class Filter:
 
     def score(self, users: UserBatch, candidates: Candidates) -> Float32:
         """Student scores [B, N]; -inf at padding."""
-        inputs = fuse_features(
-            candidates.rows, candidates.channels, users.vectors, users.side, self.retrieval, self.features
+        features, linear = fuse_features(
+            self.items, candidates.rows, users.vectors, candidates.channels, users.side, self.columns
         )
-        (scores,) = self._session.run(None, {"features": inputs})
-        return np.where(candidates.rows >= 0, scores.reshape(candidates.rows.shape), np.float32(-np.inf))
-
-
-def keep_best(candidates: Candidates, scores: Float32, depth: int) -> Candidates:
-    """The `depth` best of `candidates` by `scores` [B, N], best first; equal scores keep the earlier order.
-
-    NaN counts as -inf, and so stays before the padding.
-    """
-    numbers: Float32 = np.fmax(scores, np.float32(-np.inf))
-    order: Int64 = np.argsort(-numbers, axis=1, kind="stable")[:, :depth]
-    return candidates.take(order, numbers[np.arange(len(order))[:, None], order])
-
-
-@njit(nogil=True)
-def fuse_features(
-    rows: Int32,  # [B, N]
-    channels: Float32,  # [B, N, C]
-    vectors: Float32,  # [B, D]
-    side: Float32,  # [B, S]
-    retrieval: Float32,  # [items, D]
-    features: Float32,  # [items, F]
-) -> Float32:
-    """The student's input [B·N, D + F + C + S]; zeros for row -1."""
-    batch, count = rows.shape
-    dim, width, extra, sides = vectors.shape[1], features.shape[1], channels.shape[2], side.shape[1]
-    fused = np.zeros((batch * count, dim + width + extra + sides), np.float32)
-    for b in range(batch):
-        for n in range(count):
-            row = rows[b, n]
-            if row < 0:
-                continue
-            out = fused[b * count + n]
-            for d in range(dim):
-                out[d] = vectors[b, d] * retrieval[row, d]
-            for i in range(width):
-                out[dim + i] = features[row, i]
-            for i in range(extra):
-                out[dim + width + i] = channels[b, n, i]
-            for i in range(sides):
-                out[dim + width + extra + i] = side[b, i]
-    return fused
+        inputs = {"features": features.reshape(-1, features.shape[2]), "linear": linear.reshape(-1)}
+        scores: Float32 = self._session.run(None, inputs)[0]
+        return scores.reshape(candidates.rows.shape)  # -inf is the linear part of padding

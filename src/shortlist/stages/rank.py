@@ -6,7 +6,7 @@ import numpy as np
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
-from shortlist.stages.filter import keep_best
+from shortlist.stages.best import keep_best
 from shortlist.stages.session import open_session
 from shortlist.types import Candidates, Float32, UserBatch
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
+from shortlist.kernels.lanes import dot
+from shortlist.kernels.top_k.cpu import best_positions
 from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
 
 EXACT_UP_TO = 4_000  # items; up to here every item is scored, so that the fused order is exact
@@ -41,28 +43,23 @@ class Retrieve:
 
     def __call__(self, users: UserBatch, depth: int) -> Candidates:
         """The `depth` best rows of each of B users, masked rows left out."""
-        rows = np.full((len(users), depth), -1, np.int32)
-        scores = np.full((len(users), depth), -np.inf, np.float32)
-        channels = np.zeros((len(users), depth, 2), np.float32)
+        shape = len(users), depth
+        found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty((*shape, 2), np.float32))
         for b, near in enumerate(self._proposals(users, depth)):
-            touched = self._add_linear(users.history[b, : users.lengths[b]])
+            history = users.history[b, : users.lengths[b]]
+            self._add_linear(history, self._linear)
+            touched = self._touched(history)
             floor = self._floor(touched, len(near))
-            pool, parts, total = _pool(
-                near, touched, users.masked[b], floor, users.vectors[b], self.vectors, self._linear, self._state
-            )
-            best = np.argsort(-total)[:depth]
-            best = best[np.isfinite(total[best])]  # a damaged vector costs only its own
-            rows[b, : len(best)] = pool[best]
-            scores[b, : len(best)] = total[best]
-            channels[b, : len(best)] = parts[best]
-        return Candidates(rows, scores, channels)
+            pool = _pool(near, touched, users.masked[b], floor, self._linear, self._state)
+            _choose(pool, b, users.vectors, self.vectors, self._linear, found.rows, found.scores, found.channels)
+            _clear(self._linear, near, touched)
+        return found
 
     def all_scores(self, users: UserBatch) -> Float32:
         """Scores of the whole catalogue [B, N]: for evaluation, not for requests."""
         scores: Float32 = users.vectors @ self.vectors.T
         for row, history, length in zip(scores, users.history, users.lengths, strict=True):
-            for channel in self.channels:
-                _add(history[:length], *channel, row)
+            self._add_linear(history[:length], row)
         return scores
 
     def _proposals(self, users: UserBatch, depth: int) -> list[Int64]:
@@ -82,18 +79,21 @@ class Retrieve:
             proposals.update((b, rows[: wanted[b]]) for b, rows in zip(members, near, strict=True))
         return [proposals[b] for b in range(len(users))]
 
+    def _add_linear(self, history: Int32, linear: Float32) -> None:
+        for channel in self.channels:
+            _add(history, *channel, linear)
+
+    def _touched(self, history: Int32) -> Int32:
+        """Every row with a linear score (it may stand once a channel); none where all items are proposed anyway."""
+        channels = self.channels if self._everything is None else []
+        touched = [_neighbours(history, indptr, indices, self._state) for indptr, indices, _, _ in channels]
+        return np.concatenate(touched) if touched else np.empty(0, np.int32)
+
     def _floor(self, touched: Int32, wanted: int) -> float:
-        """A linear score that at least `wanted` touched rows reach; infinite where every item is proposed anyway."""
-        if self._everything is not None:
-            return np.inf
+        """A linear score that at least `wanted` touched rows reach."""
         if len(touched) <= wanted:
             return -np.inf
         return float(np.partition(self._linear[touched], -wanted)[-wanted])
-
-    def _add_linear(self, history: Int32) -> Int32:
-        """Add every channel's scores into the scratch; returns the rows touched (a row may stand once a channel)."""
-        touched = [_add(history, *channel, self._linear) for channel in self.channels]
-        return np.concatenate(touched) if touched else np.empty(0, np.int32)
 
 
 @njit(nogil=True)
@@ -104,37 +104,44 @@ def _add(
     values: Float32,
     decay: np.float32,
     linear: Float32,  # [N] added to
-) -> Int32:
+) -> None:
+    weight = np.float32(1)
+    for age in range(len(history)):
+        item = history[len(history) - 1 - age]
+        for i in range(indptr[item], indptr[item + 1]):
+            linear[np.uint32(indices[i])] += weight * values[i]  # unsigned: spares Numba the test for negative indices
+        weight *= decay
+
+
+@njit(nogil=True)
+def _neighbours(history: Int32, indptr: Int64, indices: Int32, state: NDArray[np.uint8]) -> Int32:
+    """The rows that one channel adds to, each once: [T]. `state` [N] is scratch, zeroed again."""
     total = 0
     for item in history:
         total += indptr[item + 1] - indptr[item]
     touched = np.empty(total, np.int32)
     count = 0
-    weight = np.float32(1)
-    for age in range(len(history)):
-        item = history[len(history) - 1 - age]
+    for item in history:
         for i in range(indptr[item], indptr[item + 1]):
             row = indices[i]
-            if linear[row] == 0:
-                touched[count] = row
-                count += 1
-            linear[row] += weight * values[i]
-        weight *= decay
+            touched[count] = row
+            count += state[np.uint32(row)] == 0
+            state[np.uint32(row)] = 1
+    for row in touched[:count]:
+        state[row] = 0
     return touched[:count]
 
 
-@njit(nogil=True, fastmath={"contract", "reassoc", "nsz"})
+@njit(nogil=True)
 def _pool(
     near: Int64,  # [M] proposals of FAISS, -1 where it found fewer
     touched: Int32,  # [T] rows with a linear score
     masked: Int32,
     floor: float,  # touched rows need at least this linear score
-    vector: Float32,  # [D]
-    vectors: Float32,  # [N, D]
-    linear: Float32,  # [N] scratch, zeroed again
+    linear: Float32,  # [N]
     state: NDArray[np.uint8],  # [N] scratch, zeroed again
-) -> tuple[Int32, Float32, Float32]:
-    """Every proposed row once, masked ones left out: [P], its tower and linear score [P, 2], and their sum [P]."""
+) -> Int32:
+    """Every proposed row once, masked ones left out: [P]."""
     pool = np.empty(len(near) + len(touched), np.int32)
     count = 0
     for row in masked:
@@ -149,18 +156,46 @@ def _pool(
             state[row] = 1
             pool[count] = row
             count += 1
-    parts = np.empty((count, 2), np.float32)
-    total = np.empty(count, np.float32)
-    for i in range(count):
-        dot = np.float32(0)
-        for d in range(len(vector)):
-            dot += vector[d] * vectors[pool[i], d]
-        parts[i, 0] = dot
-        parts[i, 1] = linear[pool[i]]
-        total[i] = dot + linear[pool[i]]
-        state[pool[i]] = 0
+    for row in pool[:count]:
+        state[row] = 0
     for row in masked:
         state[row] = 0
+    return pool[:count]
+
+
+@njit(nogil=True)
+def _choose(
+    pool: Int32,  # [P]
+    b: int,
+    users: Float32,  # [B, D]
+    vectors: Float32,  # [N, D]
+    linear: Float32,  # [N]
+    rows: Int32,  # [B, K] written to, as are the next two
+    scores: Float32,  # [B, K]
+    channels: Float32,  # [B, K, 2]
+) -> None:
+    """The best of the pool for user `b`, with their scores. A damaged vector costs only its own items."""
+    tower = np.empty(len(pool), np.float32)
+    total = np.empty(len(pool), np.float32)
+    for i in range(len(pool)):
+        tower[i] = dot(users, b, vectors, pool[i])
+        score = tower[i] + linear[pool[i]]
+        total[i] = score if np.isfinite(score) else -np.inf
+    best_positions(total, rows[b])
+    for slot in range(rows.shape[1]):
+        i = rows[b, slot]
+        found = i >= 0 and total[i] > -np.inf
+        rows[b, slot] = pool[i] if found else -1
+        scores[b, slot] = total[i] if found else -np.inf
+        channels[b, slot, 0] = tower[i] if found else 0
+        channels[b, slot, 1] = linear[pool[i]] if found else 0
+
+
+@njit(nogil=True)
+def _clear(linear: Float32, near: Int64, touched: Int32) -> None:
+    """Zero what a request added: at every row that was touched, and those are proposed where not listed."""
+    for row in near:
+        if row >= 0:
+            linear[row] = 0
     for row in touched:
         linear[row] = 0
-    return pool[:count], parts, total

@@ -22,6 +22,8 @@ from shortlist.data.splits import Examples, Split
 from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
+from shortlist.training.filter import FilterInput
+from shortlist.training.groups import item_groups
 from shortlist.training.index import write_index
 from shortlist.training.popularity import PopularityTable, fit_popularity
 from shortlist.types import Float32
@@ -38,6 +40,7 @@ class Trained:
     ranker: Ranker
     graphs: dict[str, bytes]  # user, filter, ranker
     features: Features
+    filter_input: FilterInput
 
 
 def assemble(
@@ -53,20 +56,25 @@ def assemble(
             "history": trained.retriever.history_vectors(),
             "ranker": trained.ranker.item_embeddings(),
             "features": features.item_features,
-            "diversity": diversity_vectors(vectors, features.item_content, config.seed),
         }
     )
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "table": table,
+        "diversity_items": diversity_vectors(vectors, features.item_content, config.seed).astype(np.float16),
         "popularity_rows": popularity.rows,
         "popularity_shares": popularity.shares,
+        **trained.filter_input.arrays(),
         **_linear_arrays(trained.retriever),
         **_profile_arrays(log, features),
         **IdMap.build(log.item_ids).arrays("item"),
     }
+    groups = item_groups(dataset, config.cascade.group_by)
+    if groups is not None:
+        arrays["item_groups"] = groups
     documents = {
         "layout": layout,
         "features": features.to_document(),
+        "filter": trained.filter_input.document(),
         "popularity": popularity.document(),
         "scales": {name: [0.0, 1.0] for name in ("retrieve", "filter", "rank", "popularity")},
     }

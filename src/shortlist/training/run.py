@@ -37,9 +37,11 @@ def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
     """Train every stage and write the bundle; returns `run`. A finished run of the same configuration, data and
     version is left as it is, an unfinished one goes on, and one of another configuration is replaced.
 
-    Raises DataError for an unusable log, ConfigError when `run` holds something that is no run.
+    Raises DataError for an unusable log, ConfigError when `run` holds something that is no run, or when the
+    configuration names an item attribute that the data do not have.
     """
     from shortlist.training.assemble import assemble
+    from shortlist.training.groups import item_groups
     from shortlist.training.stages import train_stages
 
     dataset = load_dataset(config.data)
@@ -48,6 +50,7 @@ def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
         _console.print(f"{run}: trained already, nothing has changed")
         return run
     split = split_of(config, dataset)
+    item_groups(dataset, config.cascade.group_by)  # raises before anything is trained
     _begin(run, config, dataset, identity)
     started = time.perf_counter()
     features = fit_features(dataset, split)

@@ -18,6 +18,7 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.models.student import Student
 from shortlist.training.assemble import Trained
+from shortlist.training.filter import filter_input
 from shortlist.training.graphs import export_graphs
 from shortlist.training.negatives import CandidateSet, match_scale, out_of_fold, retrieve
 from shortlist.training.ranker import RankerReport, score, train_ranker
@@ -41,9 +42,10 @@ def train_stages(
     data = _distillation(config, split, features, retriever, ranker, validation)
     student, student_report = _student(config, data, show_progress)
     student.save(run / "models")
-    graphs, parity = export_graphs(retriever, ranker, student, data, config.cascade.rank_depth)
+    given = filter_input(student, data.item_vectors, features.item_features, config.filter.item_precision)
+    graphs, parity = export_graphs(retriever, ranker, student, given, data, config.cascade.rank_depth)
     reports = {"retriever": retriever.report, "ranker": asdict(ranker_report), "student": asdict(student_report)}
-    return Trained(retriever, ranker, graphs, features), reports, parity
+    return Trained(retriever, ranker, graphs, features, given), reports, parity
 
 
 def _retriever(config: Config, split: Split, features: Features, run: Path, show_progress: bool) -> Retriever:
