@@ -5,6 +5,7 @@ The names below are the public ones. They load on first use, so that a client ne
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from shortlist.config import Config
     from shortlist.serving.client import AsyncClient, Client
     from shortlist.types import Request, Slate
+
+# ONNX Runtime (since 1.29) writes a device id and reports each process to its maker, unless told not to before its import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["AsyncClient", "Bundle", "Cascade", "Client", "Config", "Request", "Slate"]
 
