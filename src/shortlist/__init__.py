@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shortlist.serving.client import AsyncClient, Client
     from shortlist.types import Request, Slate
 
-# ONNX Runtime (since 1.29) writes a device id and reports each process to its maker, unless told not to before its import.
+# ONNX Runtime (since 1.29) writes a device id and reports each process to its maker, unless told not to before import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["AsyncClient", "Bundle", "Cascade", "Client", "Config", "Request", "Slate"]
