@@ -19,6 +19,7 @@ def bench() -> None:
 @app.command()
 def kernels(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every rival once, in random order.")] = 30,
+    table: Annotated[int, typer.Option(min=1000, help="Items that features are gathered from.")] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
@@ -30,7 +31,7 @@ def kernels(
 
     from shortlist.kernels.benchmark import run, tables
 
-    report = run(rounds)
+    report = run(rounds, table)
     content = json.dumps(report, indent=1)
     if out:
         out.write_text(content + "\n", encoding="utf-8")
