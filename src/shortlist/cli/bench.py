@@ -38,5 +38,5 @@ def kernels(
     if as_json:
         typer.echo(content)
         return
-    for table in tables(report):
-        Console().print(table)
+    for shown in tables(report):
+        Console().print(shown)
