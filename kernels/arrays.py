@@ -12,6 +12,7 @@ import numpy as np
 from shortlist.kernels.nvidia import nvrtc
 
 _CPU, _CUDA = 1, 2  # DLPack's device types
+LARGEST_COUNT = 2**63 - 1
 
 
 def is_cupy(array: Any) -> bool:
@@ -47,6 +48,13 @@ def give_back(result: Any, like: Any) -> Any:
     return from_dlpack(result)
 
 
+def check_apart(name: str, out: Any, inputs: dict[str, Any]) -> None:
+    """Raise ValueError where `out` may lie in the memory of a NumPy input: these are checked once, then trusted."""
+    for other, array in inputs.items():
+        if isinstance(out, np.ndarray) and isinstance(array, np.ndarray) and np.may_share_memory(out, array):
+            raise ValueError(f"{name}: shares memory with {other}; memory of its own is allowed")
+
+
 def import_cupy() -> Any:
     """CuPy. Raises ModuleNotFoundError that names the extra to install."""
     try:
@@ -56,3 +64,11 @@ def import_cupy() -> Any:
     with suppress(ModuleNotFoundError):
         nvrtc()  # CuPy compiles with it, and would not find pip's
     return cupy
+
+
+def check_integer(name: str, number: Any) -> None:
+    """Raise TypeError or ValueError when the argument `name` is no integer, or too large for an array's length."""
+    if type(number) is not int and not isinstance(number, np.integer):
+        raise TypeError(f"{name} is {number!r}; an integer is allowed")
+    if number > LARGEST_COUNT:
+        raise ValueError(f"{name} is {number}; at most {LARGEST_COUNT} is allowed")

@@ -40,7 +40,7 @@ def compiled(function: Any, half: bool, *more: Any) -> Any:
     rows, relevance = (types.Array(dtype, 2, "C", readonly=True) for dtype in (types.int32, types.float32))
     trade_off, groups = (types.Array(dtype, 1, "A", readonly=True) for dtype in (types.float32, types.int32))
     picks = types.Array(types.int32, 2, "A")
-    dispatcher = njit(nogil=True, _nrt=False, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, no_cfunc_wrapper=True, _nrt=False, error_model="numpy")(function)
     dispatcher.compile((items, rows, relevance, trade_off, groups, *(types.intp,) * 3, picks, *more))
     dispatcher.disable_compile()
     return dispatcher

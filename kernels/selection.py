@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.kernels.arrays import adopt, give_back, is_cupy
+from shortlist.kernels.arrays import adopt, check_apart, check_integer, give_back, is_cupy
 
 MOST = 1024  # candidates per request
 FLOAT, HALF, INT = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int32)
@@ -67,7 +67,8 @@ def in_threads(run: Callable[[int, int], bool], batch: int, threads: int) -> boo
         raise ValueError(f"threads is {threads}; at least 1 is allowed")
     if threads == 1 or batch <= 1:
         return run(0, batch)
-    cuts = [batch * part // threads for part in range(threads + 1)]
+    parts = min(threads, batch)
+    cuts = [batch * part // parts for part in range(parts + 1)]
     futures = [_pool(threads, os.getpid()).submit(run, *cut) for cut in pairwise(cuts)]
     return all([future.result() for future in futures])  # of all, so that none still runs
 
@@ -114,6 +115,7 @@ def _check_items(problem: Problem) -> None:
         raise ValueError(f"items: strides are {items.strides}; the elements of a row must lie side by side")
     if groups is not None:
         _check(problem, "groups", groups, INT, items.shape[:1])
+    check_integer("max_per_group", cap)
     if (cap < 1) if groups is not None else (cap != 0):
         allowed = "at least 1 with groups" if groups is not None else "0 without groups"
         raise ValueError(f"max_per_group is {cap}; {allowed} is allowed")
@@ -124,6 +126,7 @@ def _check_requests(problem: Problem) -> None:
     rows, k = problem.rows, problem.k
     if rows.ndim != 2 or rows.shape[1] > MOST:
         raise ValueError(f"rows: shape is {rows.shape}; [B, N] with N up to {MOST} is allowed")
+    check_integer("k", k)
     if k < 1:
         raise ValueError(f"k is {k}; at least 1 is allowed")
     shape = rows.shape
@@ -132,6 +135,8 @@ def _check_requests(problem: Problem) -> None:
     _check(problem, "trade_off", problem.trade_off, FLOAT, shape[:1])
     if problem.out is not None:
         _check(problem, "out", problem.out, INT, (shape[0], k))
+        names = ("items", "rows", "relevance", "trade_off", "groups")
+        check_apart("out", problem.out, {name: getattr(problem, name) for name in names})
 
 
 def _check(problem: Problem, name: str, array: Any, dtype: Any, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.kernels.arrays import adopt, give_back, is_cupy
+from shortlist.kernels.arrays import adopt, check_apart, give_back, is_cupy
 from shortlist.kernels.fuse_features import cpu
 from shortlist.kernels.fuse_features.columns import Columns, make_columns
 from shortlist.kernels.fuse_features.cpu import warm_up
@@ -53,6 +53,9 @@ def fuse_features(
     if out is not None:
         _check_array("out[0]", out[0], np.dtype(columns.dtype), (*rows.shape, total))
         _check_array("out[1]", out[1], FLOAT, rows.shape)
+        inputs = {"items": items, "rows": rows, "users": users, "channels": channels, "side": side}
+        for name, array in zip(("out[0]", "out[1]"), out, strict=True):
+            _check_out(name, array, inputs)
     if is_cupy(items):
         from shortlist.kernels.fuse_features import gpu
 
@@ -94,7 +97,7 @@ def _fit(items: Any, rows: Any, users: Any, channels: Any, side: Any, columns: C
 
 def _check(items: Any, rows: Any, users: Any, channels: Any, side: Any, columns: Columns) -> None:
     """Raise where types and shapes do not fit each other."""
-    if items.dtype.name not in cpu.ITEMS:
+    if items.dtype not in cpu.TYPES:
         raise TypeError(f"items: dtype is {items.dtype}; int8, float16 or float32 is allowed")
     if items.ndim != 2 or not 1 <= items.shape[1] <= WIDEST:
         raise ValueError(f"items: shape is {items.shape}; [M, W] with W from 1 to {WIDEST} is allowed")
@@ -123,3 +126,10 @@ def _check_array(name: str, array: Any, dtype: np.dtype[Any], shape: tuple[int, 
         raise TypeError(f"{name}: dtype is {array.dtype}; {dtype} is allowed")
     if array.shape != shape:
         raise ValueError(f"{name}: shape is {array.shape}; {shape} is allowed")
+
+
+def _check_out(name: str, array: Any, inputs: dict[str, Any]) -> None:
+    """Compiled code takes only contiguous arrays, and would gather by rows that it has overwritten itself."""
+    if not array.flags.c_contiguous or (isinstance(array, np.ndarray) and not array.flags.writeable):
+        raise ValueError(f"{name}: strides are {array.strides}; a contiguous, writable array is allowed")
+    check_apart(name, array, inputs)

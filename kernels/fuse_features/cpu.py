@@ -71,7 +71,7 @@ def compiled(items: np.dtype[Any], features: np.dtype[Any]) -> Callable[..., boo
     matrix, cube = (types.Array(types.float32, n, "C", readonly=True) for n in (2, 3))
     constants = (*(types.Array(types.float32, 1, "C", readonly=True),) * 3, *(types.float64,) * 4)
     out = (types.Array(FEATURES[features.name], 3, "C"), types.Array(types.float32, 2, "C"))
-    dispatcher = njit(nogil=True, _nrt=False, error_model="numpy")(tiles.fuse)
+    dispatcher = njit(nogil=True, no_cfunc_wrapper=True, _nrt=False, error_model="numpy")(tiles.fuse)
     dispatcher.compile((table, rows, matrix, cube, matrix, *constants, types.intp, types.intp, *out))
     dispatcher.disable_compile()
     fuse: Callable[..., bool] = dispatcher

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.kernels.arrays import adopt, give_back, is_cupy
+from shortlist.kernels.arrays import adopt, check_integer, give_back, is_cupy
 from shortlist.kernels.top_k import cpu
 
 LIMIT = 2**31 - 1  # positions are int32
@@ -41,6 +41,7 @@ def _check(values: Any, k: int, out: Any) -> None:
         raise TypeError(f"values: dtype is {values.dtype}; float32 is allowed")
     if values.ndim != 2 or values.shape[1] > LIMIT:
         raise ValueError(f"values: shape is {values.shape}; [B, N] with N up to {LIMIT} is allowed")
+    check_integer("k", k)
     if k < 1:
         raise ValueError(f"k is {k}; at least 1 is allowed")
     if out is None:

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from shortlist.kernels.lanes import internal, stack
+from shortlist.kernels.lanes import inlined, internal, stack
 
 Entries = NDArray[np.uint64]  # a key in the upper half, the position it came from in the lower: no two are equal
 
@@ -38,13 +38,13 @@ def warm_up() -> None:
         _each_row(rows, positions)
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _each_row(values: NDArray[np.float32], positions: NDArray[np.int32]) -> None:
     for row in range(len(values)):
         best_positions(values[row], positions[row])
 
 
-@njit(nogil=True)
+@internal()
 def best_positions(values: NDArray[np.float32], positions: NDArray[np.int32]) -> int:
     """Positions of the largest `values` [N], best first, into `positions` [K]; -1 where K > N.
 
@@ -61,7 +61,7 @@ def best_positions(values: NDArray[np.float32], positions: NDArray[np.int32]) ->
     return count
 
 
-@internal()
+@inlined
 def _collect(values: NDArray[np.float32], k: int, entries: Entries, spare: Entries) -> int:
     """Entries of the `k` best values, in order, at the start of `entries`; returns their number.
 
@@ -79,7 +79,7 @@ def _collect(values: NDArray[np.float32], k: int, entries: Entries, spare: Entri
         seen, count = _append_above(values, seen, _value(entries[count - 1]), entries, count)
 
 
-@internal()
+@inlined
 def _append_above(
     values: NDArray[np.float32], start: int, threshold: np.float32, entries: Entries, count: int
 ) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _append_above(
     return start, count
 
 
-@internal()
+@inlined
 def _entry(value: np.float32, position: int) -> Any:
     """Ascends where values descend: NaN counts as -inf, -0 as 0; equal values ascend by position."""
     number = value + np.float32(0) if value == value else np.float32(-np.inf)
@@ -106,7 +106,7 @@ def _entry(value: np.float32, position: int) -> Any:
     return np.uint64(key) << np.uint64(32) | np.uint64(position)
 
 
-@internal()
+@inlined
 def _value(entry: np.uint64) -> Any:
     """The value of an entry."""
     key = np.uint32(entry >> np.uint64(32))
@@ -114,7 +114,7 @@ def _value(entry: np.uint64) -> Any:
     return np.uint32(bits).view(np.float32)
 
 
-@internal()
+@inlined
 def _keep_best(entries: Entries, spare: Entries, count: int, k: int) -> int:
     """Sort the `k` lowest of the first `count` entries to the front; returns their number."""
     if count == 0:
@@ -129,7 +129,7 @@ def _keep_best(entries: Entries, spare: Entries, count: int, k: int) -> int:
     return min(count, k)
 
 
-@internal()
+@inlined
 def _drop(entries: Entries, count: int, k: int, lowest: np.uint64, highest: np.uint64) -> tuple[int, np.uint64]:
     """Keep the entries in the lowest bins that hold `k` together: their number, and a bound on their keys."""
     shift = np.uint64(0)
@@ -152,7 +152,7 @@ def _drop(entries: Entries, count: int, k: int, lowest: np.uint64, highest: np.u
     return kept, min(highest, lowest + ((last + np.uint64(1)) << shift) - np.uint64(1))
 
 
-@internal()
+@inlined
 def _sort(entries: Entries, spare: Entries, count: int, lowest: np.uint64, highest: np.uint64) -> None:
     """Radix sort by the digits in which keys from `lowest` to `highest` differ, the least significant first; stable."""
     ends = stack(1, DIGITS, np.int32)[0]
@@ -167,7 +167,7 @@ def _sort(entries: Entries, spare: Entries, count: int, lowest: np.uint64, highe
             entries[i] = spare[i]
 
 
-@internal()
+@inlined
 def _scatter(
     source: Entries, target: Entries, count: int, lowest: np.uint64, shift: np.uint64, ends: NDArray[np.int32]
 ) -> None:

@@ -237,6 +237,29 @@ def test_a_read_only_out_is_refused(method: Method) -> None:
 
 
 @both
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"k": True}, {}, "k is True; an integer"),
+        ({"k": 2.0}, {}, "k is 2.0; an integer"),
+        ({}, {"groups": np.zeros(47, np.int32), "max_per_group": 1.5}, "max_per_group is 1.5; an integer"),
+    ],
+    ids=["bool", "float", "cap"],
+)
+def test_counts_are_integers(method: Method, changes: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        draw(0).but(**changes).by(method.select, **options)
+
+
+@both
+def test_an_out_in_the_memory_of_the_rows_is_refused(method: Method) -> None:
+    memory = np.zeros((6, 40), np.int32)
+    problem = draw(0, k=40).but(rows=memory[:3])
+    with pytest.raises(ValueError, match="out: shares memory with rows"):
+        problem.by(method.select, out=memory[2:5])
+
+
+@both
 def test_out_takes_the_picks(method: Method) -> None:
     problem, out = draw(0), np.empty((3, 20), np.int32)[:, ::2]
     assert problem.by(method.select, out=out) is out

@@ -215,3 +215,10 @@ def test_arguments_that_do_not_fit_are_named(changes: dict[str, Any], error: typ
 def test_results_of_another_type_are_refused(dtype: Any) -> None:
     with pytest.raises(TypeError, match=r"out\[0\]: dtype is .*; uint8 is allowed"):
         draw().by(fuse_features, out=(np.empty((2, 7, 27), dtype), np.empty((2, 7), np.float32)))
+
+
+def test_a_feature_type_that_no_filter_takes_is_refused() -> None:
+    columns = replace(make_columns(*np.ones((3, 5), np.float32), 0.0, 4.0), dtype="float64")
+    arrays = (np.zeros(shape, np.float32) for shape in ((1, 2), (1, 1, 1), (1, 1)))
+    with pytest.raises(TypeError, match="dtype is 'float64'"):
+        fuse_features(np.zeros((4, 3), np.float32), np.zeros((1, 1), np.int32), *arrays, columns)

@@ -122,3 +122,8 @@ def test_all_rivals_of_the_benchmark_find_the_same(count: int, k: int) -> None:
     found = {name: np.array(case()) for name, case in cases(2, count, k).items()}
     assert np.array_equal(found["shortlist"], found["numpy"])
     assert np.array_equal(found["shortlist"], found["torch"])
+
+
+def test_a_k_that_is_no_integer_is_refused() -> None:
+    with pytest.raises(TypeError, match="an integer is allowed"):
+        top_k(np.zeros((1, 4), np.float32), 2.5)
