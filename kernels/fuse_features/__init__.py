@@ -69,6 +69,8 @@ def fuse_features(
 def _fit(items: Any, rows: Any, users: Any, channels: Any, side: Any, columns: Columns) -> bool:
     """Whether these are NumPy arrays that `_check` has nothing to say about: it takes several times as long."""
     constants = columns.multiplier, columns.offset, columns.weight
+    if columns.dtype not in cpu.FEATURES:
+        return False
     for array in (items, rows, users, channels, side, *constants):
         if type(array) is not np.ndarray:
             return False
