@@ -99,6 +99,8 @@ def _fit(items: Any, rows: Any, users: Any, channels: Any, side: Any, columns: C
 
 def _check(items: Any, rows: Any, users: Any, channels: Any, side: Any, columns: Columns) -> None:
     """Raise where types and shapes do not fit each other."""
+    if columns.dtype not in cpu.FEATURES:
+        raise TypeError(f"columns: dtype is {columns.dtype!r}; {', '.join(cpu.FEATURES)} is allowed")
     if items.dtype not in cpu.TYPES:
         raise TypeError(f"items: dtype is {items.dtype}; int8, float16 or float32 is allowed")
     if items.ndim != 2 or not 1 <= items.shape[1] <= WIDEST:
