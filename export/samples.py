@@ -6,7 +6,7 @@ From these come the ranges of graphs that the CPU runs in FP32, and the requests
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from shortlist.config import CascadeConfig
 from shortlist.errors import BundleError
 from shortlist.export.qdq import measured_ranges
 from shortlist.export.tensorrt import Profile, bucket_profiles
-from shortlist.export.twin import calibrated_ranges, feature_step, float_twin
+from shortlist.export.twin import calibrated_ranges, float_twin
 from shortlist.export.variants import PRECISIONS
-from shortlist.kernels.fuse_features import Columns, fuse_features
+from shortlist.kernels.fuse_features import fuse_features
+from shortlist.kernels.fuse_features.columns import feature_step, retyped
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
 from shortlist.stages.retrieve import Retrieve
@@ -28,7 +29,6 @@ from shortlist.stages.users import Users
 from shortlist.types import MAX_K, Bool, Candidates, Float32, Request, UserBatch
 
 CALIBRATING = 0.25  # share of the requests that ranges are measured on; the rest judges
-LEVELS = 127  # of a symmetric 8-bit scale
 Inputs = dict[str, NDArray[Any]]
 
 
@@ -59,30 +59,23 @@ def bundle_subjects(bundle: Bundle, count: int = 200, exact_filter: bytes | None
     users, candidates = _retrieved(bundle, catalog, config, count)
     filtering = Filter(bundle, catalog)
     kept = filtering(users, candidates, config.rank_depth)
-    depths = sorted({config.rank_depth, max(config.rank_depth, 2 * MAX_K)})
-    widths = sorted({max(config.candidates, depth) for depth in depths})
+    buckets = graph_buckets(config)
     return [
-        _user_subject(bundle, catalog, users, bucket_profiles([1], config.history)),
-        _filter_subject(bundle, filtering, users, candidates, bucket_profiles(widths), config.rank_depth, exact_filter),
-        _ranker_subject(bundle, catalog, users, kept, bucket_profiles(depths, config.history)),
+        _user_subject(bundle, catalog, users, buckets["user"]),
+        _filter_subject(bundle, filtering, users, candidates, buckets["filter"], config.rank_depth, exact_filter),
+        _ranker_subject(bundle, catalog, users, kept, buckets["ranker"]),
     ]
 
 
-def retyped(columns: Columns, dtype: str, step: float) -> Columns:
-    """`columns` of a uint8 input whose integers are `step` deviations apart, for a graph that takes `dtype`.
-
-    int8 only moves the zero point; float16 and float32 hold deviations, clipped as before but not rounded.
-    """
-    size = 1.0 if dtype == "int8" else step
-    return replace(
-        columns,
-        multiplier=columns.multiplier * np.float32(size),
-        offset=((columns.offset.astype(np.float64) - columns.zero) * size).astype(np.float32),
-        low=-LEVELS * size,
-        high=LEVELS * size,
-        zero=0.0,
-        dtype=dtype,
-    )
+def graph_buckets(config: CascadeConfig, *, exact: bool = True) -> dict[str, list[Profile]]:
+    """The profiles of each graph's plan, for as many candidates as requests of the usual and of the largest k have."""
+    depths = sorted({config.rank_depth, max(config.rank_depth, 2 * MAX_K)})
+    widths = sorted({max(config.candidates, depth) for depth in depths})
+    return {
+        "user": bucket_profiles([1], config.history, exact=exact),
+        "filter": bucket_profiles(widths, exact=exact),
+        "ranker": bucket_profiles(depths, config.history, exact=exact),
+    }
 
 
 def _retrieved(bundle: Bundle, catalog: Catalog, config: CascadeConfig, count: int) -> tuple[UserBatch, Candidates]:

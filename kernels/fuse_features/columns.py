@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+LEVELS = 127  # of a symmetric 8-bit scale
 LIMITS = {"uint8": (1.0, 255.0), "int8": (-127.0, 127.0)}
 
 
@@ -61,3 +62,33 @@ def make_columns(
         zero=zero,
         dtype=dtype,
     )
+
+
+def retyped(columns: Columns, dtype: str, step: float) -> Columns:
+    """`columns` of a uint8 input whose integers are `step` deviations apart, for a graph that takes `dtype`.
+
+    int8 only moves the zero point; float16 and float32 hold deviations, clipped as before but not rounded.
+    """
+    size = 1.0 if dtype == "int8" else step
+    return replace(
+        columns,
+        multiplier=columns.multiplier * np.float32(size),
+        offset=((columns.offset.astype(np.float64) - columns.zero) * size).astype(np.float32),
+        low=-LEVELS * size,
+        high=LEVELS * size,
+        zero=0.0,
+        dtype=dtype,
+    )
+
+
+def feature_step(quantized: bytes) -> float:
+    """Deviations between neighbouring integers of the features that the quantized graph takes."""
+    import onnx  # takes long, and only a graph of other types needs it
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(quantized)
+    scales = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] == "features":
+            return float(numpy_helper.to_array(scales[node.input[1]]))
+    return 1.0  # the features come in float

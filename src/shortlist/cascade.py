@@ -20,6 +20,8 @@ from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.config import CascadeConfig
 from shortlist.deadlines import STAGES, StageCosts
+from shortlist.devices import Device
+from shortlist.devices.cpu import Cpu
 from shortlist.errors import BundleError, ShortlistError
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.filter import Filter
@@ -27,7 +29,7 @@ from shortlist.stages.popularity import Popularity
 from shortlist.stages.rank import Rank
 from shortlist.stages.retrieve import Retrieve
 from shortlist.stages.users import Users
-from shortlist.types import FALLBACK, FULL, NO_FILTER, Candidates, Float32, Int32, Request, Slate, UserBatch
+from shortlist.types import FALLBACK, FULL, MAX_K, NO_FILTER, Candidates, Float32, Int32, Request, Slate, UserBatch
 
 Observer = Callable[[str, float, int, int], None]
 """Told after each stage of a batch: its name, seconds, items in, items out."""
@@ -44,26 +46,30 @@ class Funnel:
 class Cascade:
     """A loaded bundle, ready to answer. One instance serves one thread."""
 
-    def __init__(self, bundle: Bundle, seed: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, seed: int | None = None, device: Device | None = None) -> None:
+        self.device = device = device or Cpu()
         self.version = bundle.version
         self.config = CascadeConfig.model_validate(bundle.metadata["cascade"])
-        self.catalog = Catalog.load(bundle)
+        self.catalog = Catalog.load(bundle, device)
         self.popularity = Popularity(bundle)
-        self.users = Users(bundle, self.catalog, self.popularity, self.config.history)
-        self.retrieve = Retrieve(bundle, self.catalog)
-        self.filter = Filter(bundle, self.catalog)
-        self.rank = Rank(bundle, self.catalog)
-        self.diversify = Diversify(bundle, self.catalog, self.config)
+        self.users = Users(bundle, self.catalog, self.popularity, self.config.history, device)
+        self.retrieve = Retrieve(bundle, self.catalog, device)
+        self.filter = Filter(bundle, self.catalog, device)
+        self.rank = Rank(bundle, self.catalog, device)
+        self.diversify = Diversify(bundle, self.catalog, self.config, device)
         self.costs = StageCosts()
         self.observer: Observer | None = None
         self._rng = np.random.default_rng(seed)
 
     @classmethod
-    def load(cls, path: Path, verify: bool = True, seed: int | None = None) -> Cascade:
-        """Open the bundle at `path` and its graphs. Raises BundleError when something in it is missing or damaged."""
+    def load(cls, path: Path, verify: bool = True, seed: int | None = None, device: Device | None = None) -> Cascade:
+        """Open the bundle at `path` on `device`, the CPU where none is given; a device serves one cascade.
+
+        Raises BundleError when something in it is missing or damaged.
+        """
         bundle = Bundle.open(path, verify)
         try:
-            return cls(bundle, seed)
+            return cls(bundle, seed, device)
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise BundleError(f"{path}: its parts do not fit together ({what}); train again") from error
@@ -88,6 +94,9 @@ class Cascade:
     def warm_up(self) -> None:
         """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
         item = self.catalog.ids.id(0)
+        self.device.warm_up()
+        if self.device.name == "gpu":  # kernels are compiled for numbers of candidates, which follow from k
+            self.recommend([Request(history=(item,), k=k) for k in range(1, MAX_K + 1)])
         for _ in range(3):
             self.costs = StageCosts()  # what compiling took is no cost of a stage
             self.recommend([Request(history=(item,), trace=True), Request()])
@@ -110,6 +119,7 @@ class Cascade:
     def _warm(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         stage, wanted = "retrieve", max(self.config.candidates, depth)
         with self._stage(funnel, stage, len(users) * len(self.catalog)):
+            users, diversity = self.retrieve.bring(users, wanted, self._diversity(requests))
             users = self.users.encoded(users)
             candidates = self._note(funnel, stage, self.retrieve(users, wanted))
         if plan != NO_FILTER:
@@ -120,29 +130,45 @@ class Cascade:
             stage = "rank"
             with self._stage(funnel, stage, candidates.rows.size):
                 candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
-        return self._slates(plan, stage, candidates.head(depth), requests, funnel)
+        return self._slates(plan, stage, candidates.head(depth), diversity, requests, funnel)
 
     def _cold(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
-            candidates = self._note(funnel, "popularity", self.popularity(users, depth))
+            popular = self._note(funnel, "popularity", self.popularity(users, depth))
+            *parts, diversity = self.device.put(
+                popular.rows, popular.scores, popular.channels, self._diversity(requests)
+            )
         status = FALLBACK if plan == FALLBACK else FULL  # a cold start has no other stages to leave out
-        return self._slates(status, "popularity", candidates, requests, funnel)
+        return self._slates(status, "popularity", Candidates(*parts), diversity, requests, funnel)
 
     def _slates(
-        self, plan: str, stage: str, candidates: Candidates, requests: list[Request], funnel: Funnel
+        self,
+        plan: str,
+        stage: str,
+        candidates: Candidates,
+        diversity: Float32,
+        requests: list[Request],
+        funnel: Funnel,
     ) -> list[Slate]:
         lengths = [r.k or self.config.k for r in requests]
-        default = self.config.diversity
-        diversity = np.array([default if r.diversity is None else r.diversity for r in requests], np.float32)
         with self._stage(funnel, "diversify", candidates.rows.size):
             picks = self.diversify(candidates, stage, diversity, max(lengths))
-            chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, candidates.rows, strict=True)]
-            rows = candidates.rows[np.arange(len(picks))[:, None], picks]
-            funnel.survivors["diversify"] = np.where(picks >= 0, rows, np.int32(-1))
+            traced = funnel.survivors if True in [r.trace for r in requests] else {}
+            rows, scores, picks, *survivors = self.device.fetch(
+                candidates.rows, candidates.scores, picks, *traced.values()
+            )
+            if traced:
+                funnel.survivors.update(zip(traced, survivors, strict=True))
+            chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, rows, strict=True)]
+            shown = rows[np.arange(len(picks))[:, None], picks]
+            funnel.survivors["diversify"] = np.where(picks >= 0, shown, np.int32(-1))
         return [
-            self._slate(plan, candidates.rows[b], candidates.scores[b], *chosen[b], request, funnel, b)
-            for b, request in enumerate(requests)
+            self._slate(plan, rows[b], scores[b], *chosen[b], request, funnel, b) for b, request in enumerate(requests)
         ]
+
+    def _diversity(self, requests: list[Request]) -> Float32:
+        default = self.config.diversity
+        return np.array([default if r.diversity is None else r.diversity for r in requests], np.float32)
 
     def _explore(self, picks: Int32, rows: Int32) -> tuple[Int32, Float32]:
         picks = picks[picks >= 0]

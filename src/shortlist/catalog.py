@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from shortlist.bundle import Bundle
+from shortlist.devices import Device
 from shortlist.types import Float32, Int32, Int64
 
 Bytes = NDArray[np.uint8]
@@ -73,11 +74,12 @@ class Catalog:
     columns: dict[str, tuple[int, int]]  # retrieval, history, ranker, features
 
     @classmethod
-    def load(cls, bundle: Bundle) -> Catalog:
-        """Memory-map the bundle's catalogue."""
+    def load(cls, bundle: Bundle, device: Device | None = None) -> Catalog:
+        """The bundle's catalogue: ids memory-mapped, the table too unless a `device` keeps it."""
         layout = bundle.document("layout")
         columns = {name: (int(start), int(stop)) for name, (start, stop) in layout.items()}
-        return cls(IdMap.load(bundle, "item"), bundle.array("table"), columns)
+        table = bundle.array("table")
+        return cls(IdMap.load(bundle, "item"), device.keep(table) if device else table, columns)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -120,7 +122,7 @@ def _join(ids: Sequence[bytes]) -> tuple[Bytes, Int64]:
     return np.frombuffer(b"".join(ids), np.uint8), offsets
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _hash(blob: Bytes, start: int, stop: int) -> np.uint64:
     value = np.uint64(14695981039346656037)
     for i in range(start, stop):
@@ -128,7 +130,7 @@ def _hash(blob: Bytes, start: int, stop: int) -> np.uint64:
     return value ^ (value >> np.uint64(29))
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> np.uint64:
     """Slot that holds the id, or the empty slot where it belongs."""
     mask = np.uint64(len(slots) - 1)
@@ -146,7 +148,7 @@ def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots:
     return slot
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
     for row in range(len(offsets) - 1):
         slot = _find(blob, offsets[row], offsets[row + 1], blob, offsets, slots)
@@ -156,7 +158,7 @@ def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
     return -1
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _find_all(ids: Bytes, starts: Int64, blob: Bytes, offsets: Int64, slots: Int32) -> Int32:
     rows = np.empty(len(starts) - 1, np.int32)
     for i in range(len(rows)):

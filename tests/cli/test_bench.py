@@ -2,10 +2,12 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from shortlist.cli.main import app
+from shortlist.evaluation import students
 from shortlist.kernels.benchmark import tables
 
 
@@ -27,3 +29,13 @@ def test_numbers_come_out_as_tables() -> None:
     text = console.export_text()
     assert "mmr" in text
     assert "48.12" in text
+
+
+def test_filters_are_compared_by_the_run_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare_students(run: Path, *, rounds: int, show_progress: bool) -> dict[str, str]:
+        return {"run": str(run), "rounds": str(rounds)}
+
+    monkeypatch.setattr(students, "compare_students", compare_students)
+    out = tmp_path / "students.json"
+    done = CliRunner().invoke(app, ["bench", "students", str(tmp_path), "--rounds", "7", "--json", "--out", str(out)])
+    assert json.loads(done.stdout) == json.loads(out.read_text()) == {"run": str(tmp_path), "rounds": "7"}

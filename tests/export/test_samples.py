@@ -10,9 +10,10 @@ from shortlist.bundle import Bundle
 from shortlist.errors import BundleError
 from shortlist.export.emulate import top_overlap
 from shortlist.export.parity import run_graph
-from shortlist.export.samples import Subject, bundle_subjects, retyped
+from shortlist.export.samples import Subject, bundle_subjects
 from shortlist.export.variants import make_variant
 from shortlist.kernels.fuse_features import Columns, fuse_features, make_columns
+from shortlist.kernels.fuse_features.columns import retyped
 from tests.factories import make_bundle
 
 

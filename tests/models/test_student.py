@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from shortlist.models.student import CLIP, Student
+from shortlist.models.student import CLIP, Student, pruned
 
 WIDTH = 12
 
@@ -46,3 +47,32 @@ def test_a_saved_student_scores_as_before(tmp_path: Path) -> None:
     student, features = _student(), torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(1))
     student.save(tmp_path)
     torch.testing.assert_close(Student.load(tmp_path)(features), student(features), atol=0, rtol=0)
+
+
+def test_units_that_never_change_can_be_pruned_without_a_trace() -> None:
+    student, features = _student(), torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for layer in (student.mlp[0], student.mlp[2]):
+            layer.weight[1::2] = 0.0
+            layer.bias[1::2] = 3.0
+    change = pruned(student, features, (8, 4))(features) - student(features)
+    torch.testing.assert_close(change, change[:1].expand(200), atol=1e-4, rtol=0)
+
+
+def test_the_units_that_matter_least_are_pruned_first() -> None:
+    student, features = _student(), torch.randn(200, WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        student.mlp[0].weight[:4] *= 10
+    kept = pruned(student, features, (4, 8)).mlp[0].weight
+    torch.testing.assert_close(kept, student.mlp[0].weight[:4], atol=0, rtol=0)
+
+
+def test_pruning_nothing_changes_nothing() -> None:
+    student, features = _student(), torch.randn(30, WIDTH, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(pruned(student, features, (16, 8))(features), student(features), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (17, 8), (8, 0)])
+def test_layers_that_the_student_does_not_have_are_refused(hidden: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="2 layers"):
+        pruned(_student(), torch.zeros(3, WIDTH), hidden)

@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from shortlist.data.splits import Examples
+from shortlist.models.student import pruned
 from shortlist.training.negatives import retrieve
-from shortlist.training.student import Distillation, distillation_loss, retention, student_features, train_student
+from shortlist.training.student import (
+    Distillation,
+    distillation_loss,
+    fine_tune,
+    retention,
+    student_features,
+    train_student,
+)
 from shortlist.types import Float32
 from tests.ranking import ITEMS, FixedRetriever, noise_features, walking_log
 
@@ -104,3 +112,27 @@ def test_a_column_that_was_constant_in_training_cannot_blow_up_a_score() -> None
     with torch.no_grad():
         change = student(torch.from_numpy(unusual[0])) - student(torch.from_numpy(usual[0]))
     assert change.abs().max() < 1.0
+
+
+def test_fine_tuning_makes_up_for_pruning() -> None:
+    data, everyone = requests(bent=True), np.arange(len(requests(bent=True)))
+    student = pruned(train(data, epochs=12)[0], torch.from_numpy(data.features(everyone)).flatten(0, 1), (4,))
+    before = retention(data.scores(student, everyone), data.teacher, keep=10)
+    fine_tune(student, data, epochs=6, learning_rate=0.01, show_progress=False)
+    assert retention(data.scores(student, everyone), data.teacher, keep=10) > before + 0.01
+
+
+def test_fine_tuning_leaves_frozen_parameters_alone() -> None:
+    data = requests(bent=True)
+    student, _ = train(data, epochs=1)
+    student.mlp.requires_grad_(False)
+    before = [parameter.clone() for parameter in student.mlp.parameters()]
+    fine_tune(student, data, epochs=1, show_progress=False)
+    for parameter, old in zip(student.mlp.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter, old, atol=0, rtol=0)
+
+
+def test_progress_leaves_standard_output_to_json(capsys: pytest.CaptureFixture[str]) -> None:
+    train_student(requests(bent=False), hidden=(4,), epochs=1)
+    captured = capsys.readouterr()
+    assert (captured.out, "filter" in captured.err) == ("", True)

@@ -40,3 +40,30 @@ def kernels(
         return
     for shown in tables(report):
         Console().print(shown)
+
+
+@app.command()
+def students(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.", exists=True, file_okay=False)],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each times every filter once, in random order.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    """Compare the run's filter with pruned, INT8, FP8 and linear ones: size, CPU time, retention, NDCG.
+
+    Several students are distilled for that, on the run's own requests, which takes a minute or more.
+
+    Example: shortlist bench students runs/demo
+    """
+    from rich.console import Console
+
+    from shortlist.evaluation.students import compare_students, table
+
+    report = compare_students(run, rounds=rounds, show_progress=True)
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(content)
+    else:
+        Console().print(table(report))

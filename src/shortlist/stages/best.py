@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
+from shortlist.kernels.arrays import is_cupy
+from shortlist.kernels.top_k import top_k
 from shortlist.kernels.top_k.cpu import best_positions
 from shortlist.types import Candidates, Float32, Int32
 
@@ -14,10 +18,22 @@ def keep_best(candidates: Candidates, scores: Float32, depth: int) -> Candidates
 
     NaN counts as -inf, and so stays before the padding.
     """
+    if is_cupy(scores):
+        return _keep_on_device(candidates, scores, depth)
     shape = len(scores), min(depth, scores.shape[1])
     kept = Candidates(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty((*shape, 2), np.float32))
     _take(candidates.rows, scores, candidates.channels, kept.rows, kept.scores, kept.channels)
     return kept
+
+
+def _keep_on_device(candidates: Candidates, scores: Any, depth: int) -> Candidates:
+    best = top_k(scores, min(depth, scores.shape[1]))
+    kept = np.take_along_axis(scores, best, axis=1)
+    return Candidates(
+        np.take_along_axis(candidates.rows, best, axis=1),
+        np.where(np.isnan(kept), np.float32(-np.inf), kept),
+        np.take_along_axis(candidates.channels, best[..., None], axis=1),
+    )
 
 
 @njit(nogil=True)

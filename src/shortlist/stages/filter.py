@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
-from shortlist.kernels.fuse_features import Columns, fuse_features, warm_up
+from shortlist.devices import Device
+from shortlist.devices.cpu import Cpu
+from shortlist.kernels.fuse_features import Columns, warm_up
+from shortlist.kernels.fuse_features.columns import feature_step, retyped
 from shortlist.stages.best import keep_best
-from shortlist.stages.session import open_session
 from shortlist.types import Candidates, Float32, UserBatch
 
 
@@ -16,14 +20,16 @@ class Filter:
     The kernel turns each candidate into a row of 8-bit integers and its linear part; the graph makes a score of them.
     """
 
-    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
-        self.items = bundle.array("filter_items")  # float16 or int8 [N, D + F]
+    def __init__(self, bundle: Bundle, catalog: Catalog, device: Device | None = None) -> None:
+        device = device or Cpu()
+        self.items = device.keep(bundle.array("filter_items"))  # float16 or int8 [N, D + F]
         if len(self.items) != len(catalog):
             raise ValueError(f"filter_items has {len(self.items)} rows, the catalogue {len(catalog)}")
-        multiplier, offset, weight = bundle.array("filter_columns")
-        self.columns = Columns(multiplier, offset, weight, **bundle.document("filter"))
-        self._session = open_session(bundle.graph("filter"))
-        warm_up((self.items.dtype.name,), self.columns.dtype)
+        self._student = device.scorer(bundle, "filter")
+        self.columns = _columns(bundle, self._student.dtype("features"), device)
+        self._fuse = device.fuse_features
+        if device.name == "cpu":
+            warm_up((self.items.dtype.name,), self.columns.dtype)
 
     def __call__(self, users: UserBatch, candidates: Candidates, depth: int) -> Candidates:
         """The `depth` candidates that the student scores highest."""
@@ -31,9 +37,20 @@ class Filter:
 
     def score(self, users: UserBatch, candidates: Candidates) -> Float32:
         """Student scores [B, N]; -inf at padding."""
-        features, linear = fuse_features(
+        features, linear = self._fuse(
             self.items, candidates.rows, users.vectors, candidates.channels, users.side, self.columns
         )
-        inputs = {"features": features.reshape(-1, features.shape[2]), "linear": linear.reshape(-1)}
-        scores: Float32 = self._session.run(None, inputs)[0]
+        scores: Float32 = self._student(
+            {"features": features.reshape(-1, features.shape[2]), "linear": linear.reshape(-1)}
+        )
         return scores.reshape(candidates.rows.shape)  # -inf is the linear part of padding
+
+
+def _columns(bundle: Bundle, dtype: str | None, device: Device) -> Columns:
+    """The constants of the student's input, on the device, for a graph that takes `dtype` instead of the bundle's."""
+    multiplier, offset, weight = bundle.array("filter_columns")
+    columns = Columns(multiplier, offset, weight, **bundle.document("filter"))
+    if dtype not in (None, columns.dtype):
+        columns = retyped(columns, dtype, feature_step(bundle.graph("filter").read_bytes()))
+    kept = {name: device.keep(getattr(columns, name)) for name in ("multiplier", "offset", "weight")}
+    return replace(columns, **kept)

@@ -6,17 +6,20 @@ import numpy as np
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
+from shortlist.devices import Device
+from shortlist.devices.cpu import Cpu
 from shortlist.stages.best import keep_best
-from shortlist.stages.session import open_session
 from shortlist.types import Candidates, Float32, UserBatch
 
 
 class Rank:
-    """The exported ranker on ONNX Runtime; scores are calibrated probabilities."""
+    """The exported ranker; scores are calibrated probabilities."""
 
-    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
+    def __init__(self, bundle: Bundle, catalog: Catalog, device: Device | None = None) -> None:
         self.catalog = catalog
-        self._session = open_session(bundle.graph("ranker"))
+        device = device or Cpu()
+        self._xp = device.xp
+        self._ranker = device.scorer(bundle, "ranker")
 
     def __call__(self, users: UserBatch, candidates: Candidates, depth: int) -> Candidates:
         """The `depth` candidates that the ranker scores highest."""
@@ -29,8 +32,8 @@ class Rank:
             "history": self.catalog.gather(users.history, "ranker"),
             "lengths": users.lengths,
             "candidates": self.catalog.gather(candidates.rows, "ranker"),
-            "features": np.concatenate([features, candidates.channels], axis=2),
+            "features": self._xp.concatenate([features, candidates.channels], axis=2),
             "side": users.side,
         }
-        (scores,) = self._session.run(None, inputs)
-        return np.where(candidates.rows >= 0, scores, np.float32(-np.inf))
+        scores: Float32 = self._xp.where(candidates.rows >= 0, self._ranker(inputs), np.float32(-np.inf))
+        return scores

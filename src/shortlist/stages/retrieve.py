@@ -3,22 +3,25 @@
 Two channels are fused: the towers' inner product (FAISS) and sparse item-item matrices (a few thousand additions).
 Score of an item = u·v + Σ_channels Σ_j decay^age_j · B[h_j, item], in units fixed by training. FAISS only proposes;
 every proposal is scored again from the item table, so that quantised indexes and batch sizes change no score.
-A small catalogue needs no proposals: every item is scored.
+A small catalogue needs no proposals: every item is scored. On a GPU the item-item channels stay with the host, and the
+rest is `shortlist.stages.pool`'s.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-import faiss
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
+from shortlist.devices import Device
+from shortlist.devices.cpu import Cpu
 from shortlist.kernels.lanes import dot
 from shortlist.kernels.top_k.cpu import best_positions
+from shortlist.stages.pool import Brought, Sparse, bring, choose
 from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
 
 EXACT_UP_TO = 4_000  # items; up to here every item is scored, so that the fused order is exact
@@ -27,12 +30,12 @@ EXACT_UP_TO = 4_000  # items; up to here every item is scored, so that the fused
 class Retrieve:
     """FAISS and the item-item channels behind one call. Not thread-safe: it owns scratch of the catalogue's length."""
 
-    def __init__(self, bundle: Bundle, catalog: Catalog) -> None:
+    def __init__(self, bundle: Bundle, catalog: Catalog, device: Device | None = None) -> None:
+        self._device = device or Cpu()
         settings = bundle.document("retrieve")
         self.vectors = catalog.part("retrieval")
-        self.index = faiss.read_index(str(bundle.file("index.faiss")), faiss.IO_FLAG_MMAP)
-        if settings["nprobe"]:
-            faiss.extract_index_ivf(self.index).nprobe = int(settings["nprobe"])
+        nprobe = settings["nprobe"]
+        self.index = self._device.index(bundle, int(nprobe) if nprobe else None)
         self.channels = [
             (*(bundle.array(f"linear{i}_{part}") for part in ("indptr", "indices", "values")), np.float32(decay))
             for i, decay in enumerate(settings["linear_decays"])
@@ -41,8 +44,17 @@ class Retrieve:
         self._linear = np.zeros(len(catalog), np.float32)
         self._state = np.zeros(len(catalog), np.uint8)
 
+    def bring(self, users: UserBatch, depth: int, diversity: Float32) -> tuple[UserBatch, Float32]:
+        """What the stages on the device need of a batch, there. On the CPU everything already is."""
+        if self._device.name == "cpu":
+            return users, diversity
+        return bring(self._device, users, self._sparse(users, depth), len(self.vectors), diversity)
+
     def __call__(self, users: UserBatch, depth: int) -> Candidates:
         """The `depth` best rows of each of B users, masked rows left out."""
+        if isinstance(users, Brought):
+            everything = self._everything is not None
+            return choose(self._device.xp, users, self.vectors, None if everything else self.index, depth)
         shape = len(users), depth
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty((*shape, 2), np.float32))
         for b, near in enumerate(self._proposals(users, depth)):
@@ -69,15 +81,36 @@ class Retrieve:
         """
         if self._everything is not None:
             return [self._everything] * len(users)
-        wanted = [min(len(self.vectors), depth + len(np.unique(masked))) for masked in users.masked]
+        wanted = self._wanted(users, depth)
         alike: dict[int, list[int]] = defaultdict(list)
         for b, number in enumerate(wanted):
             alike[number.bit_length()].append(b)
         proposals: dict[int, Int64] = {}
         for members in alike.values():
-            _, near = self.index.search(users.vectors[members], max(wanted[b] for b in members))
+            near = self.index.search(users.vectors[members], max(wanted[b] for b in members))
             proposals.update((b, rows[: wanted[b]]) for b, rows in zip(members, near, strict=True))
         return [proposals[b] for b in range(len(users))]
+
+    def _wanted(self, users: UserBatch, depth: int) -> list[int]:
+        """Proposals that each user needs for `depth` of them to be left."""
+        return [min(len(self.vectors), depth + len(np.unique(masked))) for masked in users.masked]
+
+    def _sparse(self, users: UserBatch, depth: int) -> list[Sparse]:
+        """The item-item channels of each user by themselves, for a device that does the rest."""
+        return [self._sparse_of(users, b, wanted) for b, wanted in enumerate(self._wanted(users, depth))]
+
+    def _sparse_of(self, users: UserBatch, b: int, wanted: int) -> Sparse:
+        history, linear = users.history[b, : users.lengths[b]], self._linear
+        self._add_linear(history, linear)
+        listed = self._listed(history)
+        touched, first = np.unique(listed, return_index=True)
+        proposed = np.empty(0, np.int32)
+        if self._everything is None:
+            once = listed[np.sort(first)]  # in the order in which the CPU's loop sees them
+            proposed = once[linear[once] >= self._floor(listed, wanted)]
+        found = Sparse(wanted, touched, linear[touched], proposed, np.unique(users.masked[b]))
+        linear[touched] = 0
+        return found
 
     def _add_linear(self, history: Int32, linear: Float32) -> None:
         for channel in self.channels:
@@ -85,9 +118,11 @@ class Retrieve:
 
     def _touched(self, history: Int32) -> Int32:
         """Every row with a linear score (it may stand once a channel); none where all items are proposed anyway."""
-        channels = self.channels if self._everything is None else []
-        touched = [_neighbours(history, indptr, indices, self._state) for indptr, indices, _, _ in channels]
-        return np.concatenate(touched) if touched else np.empty(0, np.int32)
+        return self._listed(history) if self._everything is None else np.empty(0, np.int32)
+
+    def _listed(self, history: Int32) -> Int32:
+        listed = [_neighbours(history, indptr, indices, self._state) for indptr, indices, _, _ in self.channels]
+        return np.concatenate(listed) if listed else np.empty(0, np.int32)
 
     def _floor(self, touched: Int32, wanted: int) -> float:
         """A linear score that at least `wanted` touched rows reach."""
@@ -96,7 +131,7 @@ class Retrieve:
         return float(np.partition(self._linear[touched], -wanted)[-wanted])
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _add(
     history: Int32,  # [L] oldest first
     indptr: Int64,
@@ -113,7 +148,7 @@ def _add(
         weight *= decay
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _neighbours(history: Int32, indptr: Int64, indices: Int32, state: NDArray[np.uint8]) -> Int32:
     """The rows that one channel adds to, each once: [T]. `state` [N] is scratch, zeroed again."""
     total = 0
@@ -132,7 +167,7 @@ def _neighbours(history: Int32, indptr: Int64, indices: Int32, state: NDArray[np
     return touched[:count]
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _pool(
     near: Int64,  # [M] proposals of FAISS, -1 where it found fewer
     touched: Int32,  # [T] rows with a linear score
@@ -163,7 +198,7 @@ def _pool(
     return pool[:count]
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _choose(
     pool: Int32,  # [P]
     b: int,
@@ -191,7 +226,7 @@ def _choose(
         channels[b, slot, 1] = linear[pool[i]] if found else 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _clear(linear: Float32, near: Int64, touched: Int32) -> None:
     """Zero what a request added: at every row that was touched, and those are proposed where not listed."""
     for row in near:

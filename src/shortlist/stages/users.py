@@ -10,23 +10,26 @@ import numpy as np
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.data.features import FeatureEncoders
+from shortlist.devices import Device
+from shortlist.devices.cpu import Cpu
 from shortlist.profiles.bundle import StoredProfiles
 from shortlist.stages.popularity import Popularity
-from shortlist.stages.session import open_session
 from shortlist.types import Float32, Int32, Int64, Request, UserBatch
 
 
 class Users:
     """Turns requests into a UserBatch, from the request's own history or the stored profile."""
 
-    def __init__(self, bundle: Bundle, catalog: Catalog, popularity: Popularity, length: int) -> None:
+    def __init__(
+        self, bundle: Bundle, catalog: Catalog, popularity: Popularity, length: int, device: Device | None = None
+    ) -> None:
         self.catalog = catalog
         self.popularity = popularity
         self.length = length
         self.profiles = StoredProfiles.load(bundle)
         self.features = FeatureEncoders.from_document(bundle.document("features"))
         self.mask_seen: bool = bundle.metadata["mask_seen"]
-        self._session = open_session(bundle.graph("user"))
+        self._tower = (device or Cpu()).scorer(bundle, "user")
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the context does not fit the bundle's schema."""
@@ -57,9 +60,8 @@ class Users:
     def encode(self, history: Int32, lengths: Int64, side: Float32) -> Float32:
         """Retrieval vectors [B, D] of histories [B, L]."""
         items = self.catalog.gather(history, "history")
-        (vectors,) = self._session.run(None, {"history": items, "lengths": lengths, "side": side})
-        result: Float32 = vectors
-        return result
+        vectors: Float32 = self._tower({"history": items, "lengths": lengths, "side": side})
+        return vectors
 
     def _known_history(self, request: Request, profile: int) -> Int32:
         if not request.history:

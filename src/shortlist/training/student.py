@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -90,15 +91,53 @@ def train_student(
     started = time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(data))
-    cut = max(1, round(HELD_OUT * len(order)))
-    held_out, taught = order[:cut], order[cut:] if len(order) > 1 else order
+    held_out, taught = _held_out(len(data), rng)
     student = initial_student(data, taught[:FITTED_REQUESTS], hidden)
+    _distil(student, data, taught, temperature, epochs, learning_rate, rng, show_progress)
+    return student, _report(student, data, held_out, started)
+
+
+def fine_tune(
+    student: Student,
+    data: Distillation,
+    *,
+    temperature: float = 2.0,
+    epochs: int = 5,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> StudentReport:
+    """Distil a student further, in place, as after pruning; parameters that need no gradient stay as they are."""
+    started = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    held_out, taught = _held_out(len(data), rng)
+    _distil(student, data, taught, temperature, epochs, learning_rate, rng, show_progress)
+    return _report(student, data, held_out, started)
+
+
+def _held_out(count: int, rng: np.random.Generator) -> tuple[Int64, Int64]:
+    """Requests that judge, and those that teach: the same whenever `rng` starts from the same seed."""
+    order = rng.permutation(count)
+    cut = max(1, round(HELD_OUT * count))
+    return order[:cut], order[cut:] if count > 1 else order
+
+
+def _distil(
+    student: Student,
+    data: Distillation,
+    taught: Int64,
+    temperature: float,
+    epochs: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+    show_progress: bool,
+) -> None:
     per_epoch = -(-len(taught) // BATCH)
     optimizer = torch.optim.AdamW(student.parameters(), learning_rate, weight_decay=1e-4)
     steps = max(1, epochs * per_epoch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps))
-    for _ in track(range(epochs), "filter", disable=not show_progress):
+    student.train()
+    for _ in track(range(epochs), "filter", console=Console(stderr=True), disable=not show_progress):
         for index in np.array_split(rng.permutation(taught), per_epoch):
             loss = _loss(student, data, index, temperature)
             optimizer.zero_grad()
@@ -106,14 +145,16 @@ def train_student(
             optimizer.step()
             schedule.step()
     student.eval()
+
+
+def _report(student: Student, data: Distillation, held_out: Int64, started: float) -> StudentReport:
     teacher, own = data.teacher[held_out], -np.arange(data.teacher.shape[1], dtype=np.float32)[None]
     keep = max(TOP, data.teacher.shape[1] // 4)
-    report = StudentReport(
+    return StudentReport(
         retention=retention(data.scores(student, held_out), teacher, keep),
         retrieval_retention=retention(np.broadcast_to(own, teacher.shape), teacher, keep),
         seconds=time.perf_counter() - started,
     )
-    return student, report
 
 
 def initial_student(data: Distillation, index: Int64, hidden: tuple[int, ...]) -> Student:

@@ -1,0 +1,143 @@
+"""Retrieval's proposals on a device other than the CPU: pooled, scored and cut for all users of a batch at once.
+
+The same pool, scores and order as the CPU's loop in `retrieve`, in array operations that wait for nothing: what the
+host knows comes in one copy, as flat lists sorted by user and row, padded so that sizes repeat from batch to batch.
+Scores repeat the CPU's sums bit by bit where the device has no fused multiply-add between two of its operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.devices import Device, Index
+from shortlist.kernels import top_k
+from shortlist.kernels.numerics import LANES
+from shortlist.types import Candidates, Float32, Int32, UserBatch
+
+MOST_NEAR = 2048  # that FAISS finds on a GPU
+LARGEST = np.int64(2**63 - 1)
+MOST_PROPOSED = 4096  # by the item-item channels; only equal scores make it more than the index proposes
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """What the host knows of one user's candidates."""
+
+    wanted: int  # proposals asked of the index
+    touched: Int32  # [T] rows with an item-item score, ascending
+    linear: Float32  # [T] their scores
+    proposed: Int32  # [P] those that are candidates on that score alone, in the order in which ties are resolved
+    masked: Int32  # [M] rows never to return, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Brought(UserBatch):
+    """A batch of users on the device, with what `Sparse` says of each; keys are user · items + row, ascending."""
+
+    wanted: Any  # int32 [B]
+    most_wanted: int  # of the index, of any user
+    touched: Any  # int64 [T] keys, padded with the largest
+    linear: Any  # float32 [T]
+    proposed: Any  # int32 [B, P] rows, -1 where there are fewer
+    barred: Any  # int64 [M] keys of masked rows, padded with the largest
+
+
+def bring(
+    device: Device, users: UserBatch, sparse: Sequence[Sparse], items: int, diversity: Float32
+) -> tuple[Brought, Float32]:
+    """Everything of a batch that the stages need, in one copy to the device."""
+    proposed = np.full((len(sparse), bucket(max(len(s.proposed) for s in sparse), MOST_PROPOSED)), -1, np.int32)
+    for row, s in zip(proposed, sparse, strict=True):
+        kept = s.proposed[: len(row)]
+        row[: len(kept)] = kept
+    touched, barred = _keys([s.touched for s in sparse], items), _keys([s.masked for s in sparse], items)
+    linear = np.zeros(len(touched), np.float32)
+    scores = np.concatenate([s.linear for s in sparse])
+    linear[: len(scores)] = scores
+    wanted = np.array([s.wanted for s in sparse], np.int32)
+    lists = (wanted, touched, linear, proposed, barred)
+    brought = device.put(users.history, users.lengths, users.side, users.vectors, diversity, *lists)
+    history, lengths, side, vectors, diversity, on_device, *rest = brought
+    batch = history, lengths, side, vectors, users.masked, users.segments
+    return Brought(*batch, on_device, int(wanted.max()), *rest), diversity
+
+
+def bucket(count: int, most: int | None = None) -> int:
+    """`count` rounded up to a power of two, at least 64 and at most `most`."""
+    size = 1 << max(6, (count - 1).bit_length())
+    return size if most is None else min(size, most)
+
+
+def choose(xp: Any, users: Brought, vectors: Any, index: Index | None, depth: int) -> Candidates:
+    """The `depth` best of each user's pool; without an index the pool is the whole catalogue.
+
+    An index on a GPU finds at most 2,048: who excludes more than that less `depth` may get fewer by its channel.
+    """
+    batch, items = len(users.lengths), len(vectors)
+    if index is None:
+        near = xp.broadcast_to(xp.arange(items, dtype=np.int32), (batch, items))
+    else:
+        count = min(items, bucket(users.most_wanted, MOST_NEAR))
+        near = index.search(users.vectors, count).astype(np.int32)
+        near = xp.where(xp.arange(count, dtype=np.int32) < users.wanted[:, None], near, np.int32(-1))
+    rows, linear = _pool(xp, users, near, items)
+    tower = dots(xp, users.vectors, vectors[xp.maximum(rows, 0)])
+    score = tower + linear
+    total = xp.where((rows >= 0) & xp.isfinite(score), score, np.float32(-np.inf))
+    return _best(xp, rows, tower, linear, total, depth)
+
+
+def dots(xp: Any, users: Any, vectors: Any) -> Any:
+    """Inner products [B, N] of users [B, D] and vectors [B, N, D], summed in the order of `lane_dot`."""
+    products = users[:, None] * vectors
+    lanes = xp.zeros((*products.shape[:2], LANES), np.float32)
+    for start in range(0, products.shape[2], LANES):
+        block = products[..., start : start + LANES]
+        lanes[..., : block.shape[2]] += block
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half : 2 * half]
+    return lanes[..., 0]
+
+
+def _pool(xp: Any, users: Brought, near: Any, items: int) -> tuple[Any, Any]:
+    """Rows [B, N] of the pool, each once, -1 for what is masked or stands twice; their item-item scores [B, N]."""
+    first = xp.arange(len(near), dtype=np.int64)[:, None] * items
+    places, known = _look_up(xp, users.touched, near + first, near)
+    seen = xp.zeros(len(users.touched) + 1, np.bool_)
+    seen[xp.where(known, places, len(users.touched))] = True  # the last place is for those that nothing touched
+    again, _ = _look_up(xp, users.touched, users.proposed + first, users.proposed)
+    proposed = xp.where(seen[again], np.int32(-1), users.proposed)
+    rows = xp.concatenate([near, proposed], axis=1)
+    _, barred = _look_up(xp, users.barred, rows + first, rows)
+    linear = xp.concatenate([xp.where(known, users.linear[places], np.float32(0)), users.linear[again]], axis=1)
+    return xp.where(barred, np.int32(-1), rows), linear
+
+
+def _look_up(xp: Any, sorted_keys: Any, keys: Any, rows: Any) -> tuple[Any, Any]:
+    """Where each of `keys` stands among the sorted ones, and whether it does; keys of row -1 do not."""
+    places = xp.minimum(xp.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return places, (sorted_keys[places] == keys) & (rows >= 0)
+
+
+def _best(xp: Any, rows: Any, tower: Any, linear: Any, total: Any, depth: int) -> Candidates:
+    best = top_k(total, depth)
+    places = xp.maximum(best, 0)
+    scores = xp.where(best >= 0, xp.take_along_axis(total, places, axis=1), np.float32(-np.inf))
+    found = scores > -np.inf
+    taken = (xp.take_along_axis(channel, places, axis=1) for channel in (tower, linear))
+    return Candidates(
+        xp.where(found, xp.take_along_axis(rows, places, axis=1), np.int32(-1)),
+        scores,
+        xp.stack([xp.where(found, channel, np.float32(0)) for channel in taken], axis=2),
+    )
+
+
+def _keys(rows: Sequence[Int32], items: int) -> NDArray[np.int64]:
+    listed = [np.int64(b * items) + user.astype(np.int64) for b, user in enumerate(rows)]
+    count = sum(map(len, listed))
+    return np.concatenate([*listed, np.full(bucket(count + 1) - count, LARGEST)])

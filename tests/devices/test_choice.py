@@ -1,0 +1,113 @@
+"""The GPU is taken where there is one, demanded in vain with one clear line, and done without where that is allowed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import faiss
+import numpy as np
+import onnxruntime
+import pytest
+
+from shortlist.cascade import Cascade
+from shortlist.devices import choose_device
+from shortlist.errors import ConfigError
+from shortlist.types import Request, Slate
+from tests.devices.fake import install
+from tests.factories import make_bundle
+
+
+def _no_gpu(monkeypatch: pytest.MonkeyPatch, engines: Path) -> Path:
+    """onnxruntime-gpu, faiss-gpu, CuPy and TensorRT are all installed, and there is no GPU: what each then says."""
+    install(monkeypatch).available = False
+    listed = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    engines.mkdir()
+    return engines
+
+
+def test_packages_for_gpus_are_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engines = _no_gpu(monkeypatch, tmp_path / "engines")
+    with pytest.raises(ConfigError, match=r"device = 'gpu': there is no GPU.*onnxruntime-gpu or faiss-gpu"):
+        choose_device("gpu", engines)
+
+
+def test_auto_falls_back_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engines = _no_gpu(monkeypatch, tmp_path / "engines")
+    with caplog.at_level(logging.WARNING, "shortlist.devices"):
+        device = choose_device("auto", engines)
+    assert device.name == "cpu"
+    assert "there is no GPU" in device.note
+    assert device.note in caplog.text
+
+
+def test_a_cascade_that_fell_back_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    device = choose_device("auto", _no_gpu(monkeypatch, tmp_path / "engines"))
+    cascade = Cascade.load(make_bundle(tmp_path / "bundle"), device=device)
+    (slate,) = cascade.recommend([Request(user_id=b"user-0")])
+    assert isinstance(slate, Slate)
+    assert len(slate.item_ids) == 10
+
+
+def test_the_cpu_is_taken_without_a_look_at_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda engines: pytest.fail("looked"))
+    device = choose_device("cpu")
+    assert (device.name, device.note, device.xp) == ("cpu", "", np)
+
+
+def test_auto_takes_the_gpu_that_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch)
+    device = choose_device("auto", tmp_path)
+    assert (device.name, device.note) == ("gpu", "")
+
+
+def _without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+def _without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
+def _with_faiss_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", ModuleType("faiss"))
+
+
+def _with_blind_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = SimpleNamespace(StandardGpuResources=object, get_num_gpus=lambda: 0)
+    monkeypatch.setitem(sys.modules, "faiss", blind)
+
+
+@pytest.mark.parametrize(
+    ("lack", "said"),
+    [
+        (_without_cupy, r"pip install 'shortlist\[gpu\]'"),
+        (_without_tensorrt, "TensorRT is not installed"),
+        (_with_faiss_of_the_cpu, "the installed FAISS is for the CPU"),
+        (_with_blind_faiss, "the installed FAISS sees no GPU"),
+    ],
+    ids=["CuPy", "TensorRT", "FAISS for GPUs", "FAISS for this GPU"],
+)
+def test_what_is_missing_is_named(lack: object, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch)
+    lack(monkeypatch)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=said):
+        choose_device("gpu", tmp_path)
+
+
+@pytest.mark.parametrize("engines", [None, Path("nowhere")])
+def test_a_gpu_without_plans_says_how_to_build_them(engines: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    with pytest.raises(ConfigError, match="shortlist export BUNDLE --target gpu"):
+        choose_device("gpu", engines)
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="device = 'tpu': cpu, gpu or auto is allowed"):
+        choose_device("tpu")  # type: ignore[arg-type]
