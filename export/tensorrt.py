@@ -19,7 +19,7 @@ import onnx
 
 from shortlist.errors import BundleError, ConfigError, MissingExtraError
 
-BUILDERS = {"tensorrt": ("tensorrt", "gpu"), "tensorrt_rtx": ("tensorrt_rtx_bindings", "rtx")}  # name: (module, extra)
+BUILDERS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt_rtx_bindings"}  # name: module
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 WORKSPACE = 256 << 20  # bytes of scratch that a plan may ask for
 NO_GPU = "cudaError 35"  # what the libraries log on a machine without a driver, whatever the matter is
@@ -65,17 +65,22 @@ class Built:
 def find_backend(name: str | None = None) -> Backend:
     """The builder called `name`, or the first that is installed: `tensorrt` before `tensorrt_rtx`.
 
-    Raises MissingExtraError when it is not installed, ConfigError for an unknown name.
+    Raises MissingExtraError or ConfigError when it is not installed, ConfigError for an unknown name.
     """
     if name is not None and name not in BUILDERS:
         raise ConfigError(f"builder = {name!r}: unknown; {', '.join(BUILDERS)} is allowed")
     for candidate in BUILDERS if name is None else (name,):
         try:
-            module = importlib.import_module(BUILDERS[candidate][0])
+            module = importlib.import_module(BUILDERS[candidate])
         except ImportError:
             continue
         return Backend(candidate, module.__version__, module)
-    raise MissingExtraError(*((name, BUILDERS[name][1]) if name else ("TensorRT", BUILDERS["tensorrt_rtx"][1])))
+    if name == "tensorrt":
+        raise ConfigError(
+            "tensorrt is not installed, and no extra brings it: it must be the one of the target, as in the image of "
+            "Dockerfile.gpu; elsewhere: pip install tensorrt-cu12"
+        )
+    raise MissingExtraError(name or "TensorRT", "rtx")
 
 
 def build(graph: bytes, profiles: Sequence[Profile], sm: int, backend: Backend, timing: bytes = b"") -> Built:

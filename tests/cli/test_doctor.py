@@ -94,3 +94,21 @@ def test_a_server_that_does_not_start_fails_with_its_words(tmp_path: Path) -> No
     check = module.check_start(broken)
     assert not check.passed
     assert "shared libraries" in check.found
+
+
+def test_what_a_gpu_needs_is_told_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "examine", lambda *_: module.check_gpu())
+    result = CliRunner().invoke(APP, [], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("GPU", "CuPy", "TensorRT", "FAISS"))
+
+
+def test_a_faiss_for_the_cpu_is_told_from_one_for_gpus() -> None:
+    check = module.check_gpu_package("FAISS", "faiss", "install another")
+    assert (check.passed, check.optional) == (False, True)
+    assert check.found.endswith("for the CPU")
+
+
+def test_a_package_that_is_not_there_is_told_with_the_remedy() -> None:
+    check = module.check_gpu_package("CuPy", "no_such_module", "install it")
+    assert (check.passed, check.remedy) == (False, "install it")

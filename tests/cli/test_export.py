@@ -1,6 +1,8 @@
 """`shortlist export` as a person runs it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -30,9 +32,45 @@ def test_stage_models_come_on_demand(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "rank" / "1" / "model.py").is_file()
 
 
-def test_the_gpu_target_says_that_it_is_not_available_yet(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not available yet"):
-        CliRunner().invoke(APP, [str(run), "--target", "gpu", "--out", str(tmp_path / "out")], catch_exceptions=False)
+def test_without_a_gpu_plans_are_left_for_later_and_it_says_so(run: Path, tmp_path: Path) -> None:
+    done = invoke(run, "--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"))
+    assert "no plans are built" in done.stderr
+    assert (tmp_path / "out" / "filter" / "1" / "model.onnx").is_file()
+    assert not list(tmp_path.rglob("*.plan"))
+
+
+def test_plans_that_must_be_built_now_need_a_gpu(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="export on that machine"):
+        invoke(run, "--target", "gpu", "--engines", "now", "--out", str(tmp_path / "out"))
+
+
+def test_the_memory_plan_is_shown_and_told_as_json(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"), "--gpu-memory", "40")
+    assert "2 instances" in invoke(run, *options).stdout
+    memory = json.loads(invoke(run, *options, "--json").stdout)["memory"]
+    assert memory["total"] == 2 * memory["per_instance"] == 2 * sum(need["bytes"] for need in memory["needs"])
+
+
+def test_a_gpu_that_is_too_small_is_refused(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"), "--gpu-memory", "0.5")
+    with pytest.raises(ConfigError, match=r"--gpu-memory = 0\.5: 2 instances need .* GB, each .*use a larger GPU"):
+        invoke(run, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_is_printed_and_kept(planted_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("shortlist.export.report.CAPABILITIES", (89,))
+    told = json.loads(invoke(planted_run, "--out", str(tmp_path / "out"), "--report", "--json").stdout)
+    assert {"engines", "qdq_nodes", "overlap"} <= set(told)
+    assert {(e["model"], e["precision"], e["sm"]) for e in told["engines"] if e["ok"]} >= {
+        (model, precision, 89) for model in ("filter", "ranker") for precision in ("fp32", "fp16", "bf16", "int8")
+    }
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["engines"] == told["engines"]
+
+
+def invoke(run: Path, *options: str) -> Any:
+    return CliRunner().invoke(APP, [str(run), *options], catch_exceptions=False)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

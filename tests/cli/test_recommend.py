@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from shortlist.bundle import Bundle, write_bundle
 from shortlist.cli.recommend import recommend, survival
-from shortlist.errors import BundleError, RequestError
+from shortlist.errors import BundleError, ConfigError, RequestError
 
 APP = typer.Typer()
 APP.command()(recommend)
@@ -92,3 +92,14 @@ def test_the_reason_names_the_stage_that_helped_most(ranks: dict[str, int], slot
 
 def test_help_shows_an_example() -> None:
     assert "shortlist recommend runs/demo" in CliRunner().invoke(APP, ["--help"]).output
+
+
+def test_a_gpu_that_cannot_be_used_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "there is no GPU")
+    with pytest.raises(ConfigError, match="device = 'gpu': there is no GPU"):
+        shown(run, "--device", "gpu")
+
+
+def test_auto_answers_from_the_cpu_where_there_is_no_gpu(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "there is no GPU")
+    assert "user user-0: full" in shown(run, "--user", "user-0", "--device", "auto")

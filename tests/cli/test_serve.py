@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from shortlist.cli.recommend import recommend
 from shortlist.cli.serve import serve
-from shortlist.errors import ServerError
+from shortlist.errors import ConfigError, ServerError
 from shortlist.serving.client import Client
 from shortlist.serving.process import Address, free_address
 
@@ -106,6 +106,11 @@ def test_a_port_in_use_is_a_clear_error(repository: Path) -> None:
 def test_a_folder_without_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="shortlist export"):
         CliRunner().invoke(APP, [str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_gpu_for_a_repository_without_plans_is_refused_at_once(repository: Path) -> None:
+    with pytest.raises(ConfigError, match="is for the CPU; make one for a GPU"):
+        CliRunner().invoke(APP, [str(repository), "--device", "gpu"], catch_exceptions=False)
 
 
 def test_recommend_says_when_no_server_answers() -> None:

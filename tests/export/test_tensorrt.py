@@ -141,12 +141,18 @@ def test_an_unknown_builder_is_refused() -> None:
         find_backend("tvm")
 
 
-@pytest.mark.parametrize(("name", "extra"), [("tensorrt", "gpu"), ("tensorrt_rtx", "rtx"), (None, "rtx")])
-def test_a_missing_builder_names_its_extra(name: str | None, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, _ in tensorrt.BUILDERS.values():
+@pytest.mark.parametrize("name", ["tensorrt_rtx", None])
+def test_a_missing_builder_names_its_extra(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in tensorrt.BUILDERS.values():
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'shortlist\[{extra}\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'shortlist\[rtx\]'"):
         find_backend(name)
+
+
+def test_a_missing_tensorrt_names_the_image_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    with pytest.raises(ConfigError, match=r"tensorrt is not installed.*Dockerfile\.gpu"):
+        find_backend("tensorrt")
 
 
 def test_tensorrt_of_the_target_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:

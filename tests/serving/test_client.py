@@ -1,8 +1,11 @@
 """The clients: context managers, asyncio, ids of every kind, and how failures are told."""
 
 import asyncio
+import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 
@@ -87,3 +90,27 @@ def test_a_client_waits_no_longer_than_the_deadline() -> None:
     with Client("192.0.2.1:8001") as client, pytest.raises((DeadlineError, ServerError)):
         client.recommend("user-0", deadline_ms=100)
     assert time.monotonic() - started < 2
+
+
+class Counting(grpc.GenericRpcHandler):
+    """A service that counts its calls and knows none of them."""
+
+    calls = 0
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> None:
+        self.calls += 1
+
+
+def test_requests_are_spread_over_all_addresses_of_a_service() -> None:
+    replicas = [Counting(), Counting()]
+    servers = [grpc.server(ThreadPoolExecutor(1), handlers=[replica]) for replica in replicas]
+    ports = [server.add_insecure_port("127.0.0.1:0") for server in servers]
+    for server in servers:
+        server.start()
+    with Client("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)) as client:
+        for _ in range(40):
+            with contextlib.suppress(ServerError):
+                client.recommend()
+    for server in servers:
+        server.stop(None).wait()
+    assert min(replica.calls for replica in replicas) >= 10

@@ -105,3 +105,7 @@ def test_the_environment_is_that_of_one_thread_and_this_python(install: TritonIn
     environment = install.environment()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_onnx_runtime_in_the_stubs_is_told_not_to_report_home(tmp_path: Path) -> None:
+    assert TritonInstall(tmp_path, "here", ()).environment()["ORT_DISABLE_TELEMETRY"] == "1"

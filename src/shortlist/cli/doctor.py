@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shutil
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 GIGABYTE = 1e9
 PYTHONS = ((3, 11), (3, 12))
 EXTRAS = {"implicit": "baselines", "pytest": "dev", "mypy": "dev"}  # module -> extra
+GPU_PACKAGES = {  # name -> module, what to do
+    "CuPy": ("cupy", "pip install 'shortlist[gpu]'"),
+    "TensorRT": ("tensorrt", "use the image of Dockerfile.gpu, or pip install tensorrt-cu12"),
+    "FAISS": ("faiss", "pip install faiss-gpu-cu12 in place of faiss-cpu"),
+}
 PROBE = """
 import numpy as np
 import shortlist.serving.model
@@ -78,6 +84,7 @@ def examine(host: str, grpc_port: int, metrics_port: int) -> Iterator[Check]:
         "/dev/shm", shutil.disk_usage("/dev/shm").free, 0.064 * GIGABYTE, "in Docker: --shm-size=256m or more"
     )
     yield from (check_extra(module, extra) for module, extra in EXTRAS.items())
+    yield from check_gpu()
 
 
 def findings(checks: list[Check]) -> Table:
@@ -203,6 +210,28 @@ def check_extra(module: str, extra: str) -> Check:
     there = importlib.util.find_spec(module) is not None
     remedy = f"pip install 'shortlist[{extra}]'"
     return Check(f"extra {extra}: {module}", there, "installed" if there else "", remedy, optional=True)
+
+
+def check_gpu() -> Iterator[Check]:
+    """What serving on a GPU needs. None of it is missed on a machine that serves on the CPU."""
+    from shortlist.export.tensorrt import device_capability
+
+    sm = device_capability()
+    found = "" if sm is None else f"compute capability {sm // 10}.{sm % 10}"
+    yield Check("GPU", sm is not None, found, "none is needed for the CPU; else check the driver: nvidia-smi", True)
+    for name, (module, remedy) in GPU_PACKAGES.items():
+        yield check_gpu_package(name, module, remedy)
+
+
+def check_gpu_package(name: str, module: str, remedy: str) -> Check:
+    """A package that works with a GPU; being there proves no GPU."""
+    try:
+        package = importlib.import_module(module)
+    except ImportError as error:
+        return Check(f"GPU: {name}", False, str(error), remedy, optional=True)
+    suited = module != "faiss" or hasattr(package, "StandardGpuResources")
+    found = f"{module} {package.__version__}{'' if suited else ', for the CPU'}"
+    return Check(f"GPU: {name}", suited, found, remedy, optional=True)
 
 
 def _available_memory() -> float:

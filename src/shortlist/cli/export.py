@@ -2,32 +2,124 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from shortlist.serving.repository import GpuOptions
+
+REPORT = "report.json"
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run, or of its bundle.")],
     out: Annotated[Path, typer.Option(help="Model repository to write; an earlier one gets a new version.")],
-    target: Annotated[str, typer.Option(help="Machine it is for: cpu (gpu is not available yet).")] = "cpu",
-    instances: Annotated[int | None, typer.Option(min=1, help="Processes a model; by default one per core.")] = None,
-    stages: Annotated[bool, typer.Option(help="Add the stage models and the ensemble over them.")] = False,
+    target: Annotated[str, typer.Option(help="Machine it is for: cpu or gpu.")] = "cpu",
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Processes a model; by default one per core, on a GPU two.")
+    ] = None,
+    stages: Annotated[
+        bool, typer.Option(help="Add the stage models and the ensemble over them (a gpu target always has its own).")
+    ] = False,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="MODEL=PRECISION of a plan; repeat it. Default filter=int8, others fp16.")
+    ] = None,
+    engines: Annotated[
+        Literal["auto", "now", "later"],
+        typer.Option(help="When TensorRT plans are built: now, later by `serve`, or now where there is a GPU."),
+    ] = "auto",
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0, help="GB that may be taken of each GPU; more is refused.")
+    ] = None,
+    report: Annotated[bool, typer.Option(help="Build every precision for every GPU, and compare.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Build a deployable Triton model repository from a trained run.
 
     The repository holds a verified copy of the bundle. A bundle it has already is not added again; another one
-    becomes the next version, which a running `shortlist serve` loads by itself.
+    becomes the next version, which a running `shortlist serve` loads by itself. For a GPU it also holds TensorRT plans,
+    built on the GPU that will run them; --report needs none.
 
     Example: shortlist export runs/demo --target cpu --out build/demo
     """
-    from shortlist.bundle import Bundle
-    from shortlist.serving.process import usable_cores
     from shortlist.serving.repository import build_repository, find_bundle
 
-    version = build_repository(find_bundle(run), out, target, instances=instances or usable_cores(), stages=stages)
+    bundle = find_bundle(run)
+    gpu = _gpu_options(precision or [], engines, gpu_memory) if target == "gpu" else None
+    version = build_repository(bundle, out, target, instances=instances, stages=stages, gpu=gpu)
+    found: dict[str, Any] = {"repository": str(out), "target": target, "version": version.name}
+    if not as_json:
+        _tell(out, version)
+    if gpu:
+        found["memory"] = _memory(out, version, gpu_memory, as_json)
+    if report:
+        found |= _report(bundle, out / REPORT, as_json)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(f"serve it with: shortlist serve {out}")
+    if found.get("failures"):
+        raise typer.Exit(1)
+
+
+def _gpu_options(precision: list[str], engines: str, gigabytes: float | None) -> GpuOptions:
+    from shortlist.serving.plans import find_builder, missing_builder, parse_precisions
+    from shortlist.serving.repository import GpuOptions
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    missing = missing_builder() if engines == "auto" else ""
+    if missing:
+        tell(f"no plans are built, as {missing}: `shortlist serve` builds them on the GPU that will run them")
+    builder = None if missing or engines == "later" else find_builder()
+    return GpuOptions(parse_precisions(precision), builder, None if gigabytes is None else gigabytes * 1e9, tell)
+
+
+def _tell(out: Path, version: Path) -> None:
+    from shortlist.bundle import Bundle
+
     bundle = Bundle.open(version / "bundle", verify=False)
     size = sum(entry["bytes"] for entry in bundle.files.values()) / 1e6
     typer.echo(f"{out}: model cascade, version {version.name} (bundle {bundle.version}, {size:.1f} MB)")
-    typer.echo(f"serve it with: shortlist serve {out}")
+
+
+def _memory(out: Path, version: Path, gigabytes: float | None, quiet: bool) -> dict[str, Any]:
+    """The memory plan, shown as a table unless `quiet`."""
+    from shortlist.serving.memory import memory_plan, memory_table
+
+    plan = memory_plan(out, version.name)
+    if not quiet:
+        from rich.console import Console
+
+        Console().print(memory_table(plan, None if gigabytes is None else gigabytes * 1e9))
+    return plan.to_json()
+
+
+def _report(bundle: Path, path: Path, quiet: bool) -> dict[str, Any]:
+    """What builds for which GPU in which precision; written to `path`, shown as a table unless `quiet`."""
+    from rich.console import Console
+
+    from shortlist.bundle import Bundle
+    from shortlist.errors import MissingExtraError
+    from shortlist.export.engines import EngineCache
+    from shortlist.export.report import engine_report, print_report, unexpected_failures
+    from shortlist.export.samples import bundle_subjects
+    from shortlist.export.tensorrt import find_backend
+    from shortlist.serving.triton import default_cache
+
+    try:
+        backend = find_backend("tensorrt_rtx")  # builds for GPUs that are not here
+    except MissingExtraError:
+        backend = find_backend()
+    cache = EngineCache(default_cache() / "engines", backend)
+    made = engine_report(bundle_subjects(Bundle.open(bundle)), cache, show_progress=not quiet)
+    made["failures"] = unexpected_failures(made)
+    path.write_text(json.dumps(made, indent=1), encoding="utf-8")
+    if not quiet:
+        print_report(made, Console())
+        typer.echo(f"{path}: every engine with its layers and their types")
+    return made

@@ -34,6 +34,8 @@ def recommend(
     diversity: Annotated[float | None, typer.Option(help="0 (relevance alone) to 1 (novelty alone).")] = None,
     context: Annotated[str | None, typer.Option(help="JSON object of context fields.")] = None,
     url: Annotated[str | None, typer.Option(help="host:port of a server to ask, instead of the run.")] = None,
+    device: Annotated[str, typer.Option(help="What the run is asked on: cpu, gpu or auto.")] = "cpu",
+    engines: Annotated[Path | None, typer.Option(help="Folder of TensorRT plans (cascade/1/engines).")] = None,
     trace: Annotated[bool, typer.Option(help="Show each item's rank at every stage, and the times.")] = False,
 ) -> None:
     """Recommend items for one person and show them as a table.
@@ -44,7 +46,7 @@ def recommend(
 
     asked = {"k": k, "diversity": diversity, "trace": trace}
     people = {"user_id": user, "history": history or (), "exclude": exclude or (), "context": _parsed(context)}
-    answer = _ask_server(url, **people, **asked) if url else _ask_run(run or DEMO, **people, **asked)
+    answer = _ask_server(url, **people, **asked) if url else _ask_run(run or DEMO, device, engines, **people, **asked)
     titles = item_titles(run or DEMO) if run or not url else {}
     console = Console()
     console.print(slate_table(answer, titles, f"user {user or '(anonymous)'}: {answer.status}"))
@@ -112,13 +114,14 @@ def _ask_server(url: str, **request: Any) -> Recommendation:
         return client.recommend(**request)
 
 
-def _ask_run(run: Path, **request: Any) -> Recommendation:
+def _ask_run(run: Path, device: Any, engines: Path | None, **request: Any) -> Recommendation:
     from shortlist.cascade import Cascade
+    from shortlist.devices import choose_device
     from shortlist.serving.client import Item, Recommendation
     from shortlist.serving.repository import find_bundle
     from shortlist.types import Slate
 
-    cascade = Cascade.load(find_bundle(run))
+    cascade = Cascade.load(find_bundle(run), device=choose_device(device, engines))
     valid = _request(**request)
     cascade.warm_up()  # compiles, so that the times shown are those of a server
     answer = cascade.recommend([valid])[0]

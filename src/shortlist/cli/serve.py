@@ -17,7 +17,10 @@ def serve(
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prometheus metrics.")] = 8002,
     http: Annotated[bool, typer.Option(help="Open Triton's HTTP port too; nested JSON can crash it.")] = False,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8000,
-    instances: Annotated[int | None, typer.Option(min=1, help="Processes a model; by default one per core.")] = None,
+    instances: Annotated[int | None, typer.Option(min=1, help="Processes a model; by default as exported.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, gpu, or auto: a GPU where there is one; by default as exported.")
+    ] = None,
     stages: Annotated[bool, typer.Option(help="Serve the stage models and their ensemble too.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show all of Triton's log, not only its complaints.")] = False,
 ) -> None:
@@ -28,24 +31,29 @@ def serve(
 
     Example: shortlist serve build/demo --grpc-port 8001 --metrics-port 8002
     """
-    from shortlist.serving.process import Address
+    from shortlist.serving.process import Address, usable_cores
+    from shortlist.serving.repository import served_models
     from shortlist.serving.supervisor import Supervisor
-    from shortlist.serving.tensors import CASCADE, ENSEMBLE, STAGES
+    from shortlist.serving.where import settle
 
-    models = [m.name for m in (CASCADE, *((*STAGES, ENSEMBLE) if stages else ()))]
     address = Address(host, grpc_port, metrics_port, http_port if http else None)
     signal.signal(signal.SIGTERM, interrupt)
     try:
+        where = settle(repository, device, lambda line: typer.echo(line, err=True))
+        models = served_models(repository, stages, where)
+        if where.device != where.wanted and instances is None:
+            instances = usable_cores()  # the repository's number is that of a GPU
         supervisor = Supervisor(
             repository,
             address,
             models=models,
             instances=instances,
+            where=where if device else None,
             on_log=lambda line: typer.echo(line, err=True) if verbose or _complains(line) else None,
             on_event=lambda event: typer.echo(event, err=True),
         )
         with supervisor:
-            typer.echo(f"serving {repository}: {', '.join(models)}, {supervisor.instances} processes each")
+            typer.echo(f"serving {repository} on the {where.device.upper()}: {', '.join(models)}")
             typer.echo(f"gRPC     {address.grpc}")
             typer.echo(f"metrics  {address.metrics}")
             typer.echo("Ctrl-C stops")

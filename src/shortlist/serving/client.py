@@ -42,6 +42,10 @@ CHANNEL = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    (
+        "grpc.service_config",
+        '{"loadBalancingConfig": [{"round_robin": {}}]}',
+    ),  # over all addresses of a headless service
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, not one that gave up on an earlier server
 ]
 _GRACE = 0.25  # seconds that gRPC waits beyond the caller's deadline, for the server's own answer to arrive

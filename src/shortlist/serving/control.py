@@ -5,6 +5,7 @@ Model control carries the key that the server was started with; callers without 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +20,22 @@ from shortlist.serving.client import CHANNEL
 from shortlist.serving.model_config import config_json
 from shortlist.serving.process import CONTROL_HEADER, Address
 from shortlist.serving.tensors import CANARY, CASCADE
+from shortlist.serving.where import Where
+
+
+class _Connection(triton.InferenceServerClient):  # type: ignore[misc]
+    """tritonclient's own, quiet when a signal ends it half built."""
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.close()
 
 
 class Control:
     """A connection for one supervisor."""
 
     def __init__(self, address: Address, key: str) -> None:
-        self._client = triton.InferenceServerClient(address.grpc, channel_args=CHANNEL)
+        self._client = _Connection(address.grpc, channel_args=CHANNEL)
         self._headers = {f"triton-grpc-protocol-{CONTROL_HEADER}": key}
 
     def close(self) -> None:
@@ -48,8 +58,10 @@ class Control:
             time.sleep(0.05)
         return False
 
-    def load(self, model_folder: Path, instances: int | None, timeout: float = 600.0) -> None:
-        """Load (or load anew) a model, with `instances` in place of its configured number.
+    def load(
+        self, model_folder: Path, instances: int | None, timeout: float = 600.0, where: Where | None = None
+    ) -> None:
+        """Load (or load anew) a model, with `instances` in place of its configured number, and `where` of its device.
 
         Raises ServerError with Triton's reason.
         """
@@ -57,7 +69,9 @@ class Control:
             self._client.load_model(
                 model_folder.name,
                 headers=self._headers,
-                config=config_json(model_folder / "config.pbtxt", instances),
+                config=config_json(
+                    model_folder / "config.pbtxt", instances, *((where.wanted, where.device) if where else ())
+                ),
                 client_timeout=timeout,
             )
         except InferenceServerException as error:

@@ -15,9 +15,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from shortlist.cascade import Cascade
+from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
 from shortlist.serving.guard import answer_each
 from shortlist.serving.metrics import Flusher, Meter
+from shortlist.serving.model_config import DEVICE, ENGINES
 from shortlist.serving.parse import field_of, parse_request
 from shortlist.serving.tensors import (
     CANARY,
@@ -37,8 +39,13 @@ class CascadeModel:
     """Triton's `TritonPythonModel` for all four stages in one instance."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load and warm up the bundle that lies beside model.py."""
-        self.cascade = Cascade.load(bundle_folder(args))
+        """Load and warm up the bundle that lies beside model.py, on the device that the configuration names."""
+        bundle, wanted = bundle_folder(args), wanted_device(args)
+        device = choose_device(wanted, bundle.parent / ENGINES)
+        if device.note:
+            pb_utils.Logger.log_warn(f"cascade runs on the CPU: {device.note}")
+        self.cascade = Cascade.load(bundle, device=device)
+        self.gauge = device_gauge(device.name, wanted)
         self.cascade.warm_up()
         self.meter = Meter()
         self.flusher = Flusher(self.meter, counter_family)
@@ -78,6 +85,22 @@ class CascadeModel:
 def bundle_folder(args: dict[str, str]) -> Path:
     """Where the bundle of this version lies: beside model.py."""
     return Path(args["model_repository"]) / args["model_version"] / "bundle"
+
+
+def wanted_device(args: dict[str, str]) -> Any:
+    """What the model's configuration says to run on: cpu, gpu or auto."""
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    return parameters.get(DEVICE, {}).get("string_value", "cpu")
+
+
+def device_gauge(device: str, wanted: str) -> Any:
+    """A gauge on Triton's metrics endpoint that tells what was wanted, and what it came to."""
+    family = pb_utils.MetricFamily(
+        name="shortlist_device", description="1 for the device that cascade runs on", kind=pb_utils.MetricFamily.GAUGE
+    )
+    metric = family.Metric(labels={"device": device, "wanted": wanted})
+    metric.set(1)
+    return family, metric  # both end with their last reference
 
 
 def counter_family(name: str, text: str) -> Any:

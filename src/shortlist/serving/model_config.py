@@ -1,56 +1,123 @@
-"""Triton's config.pbtxt: written from the specs in `tensors`, and read back for the load call."""
+"""Triton's config.pbtxt: written from the specs in `tensors` and `gpu_models`, and read back for the load call."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
 from shortlist.errors import ServerError
-from shortlist.serving.tensors import CANDIDATES, ENSEMBLE, MAX_BATCH, STAGES, Model
+from shortlist.serving.gpu_models import STEPS, tensor_names
+from shortlist.serving.tensors import CANDIDATES, CASCADE, ENSEMBLE, MAX_BATCH, STAGES, Model
 
-_TYPES = {"BYTES": proto.TYPE_STRING, "FP32": proto.TYPE_FP32, "INT32": proto.TYPE_INT32}
+DEVICE, ENGINES = "device", "engines"  # parameters of `cascade`: what it runs on, and where its plans lie
+PLAN, PLAN_PLATFORM = "model.plan", "tensorrt_plan"
+GPU = 0  # the first one visible; several are used by a server for each
+_TYPES = {
+    "BYTES": proto.TYPE_STRING,
+    "FP16": proto.TYPE_FP16,
+    "FP32": proto.TYPE_FP32,
+    "INT8": proto.TYPE_INT8,
+    "INT32": proto.TYPE_INT32,
+    "INT64": proto.TYPE_INT64,
+    "UINT8": proto.TYPE_UINT8,
+}
 _HEADER = "# Written by shortlist.serving.model_config from shortlist.serving.tensors: change those, not this file.\n"
+_KINDS = {"cpu": proto.ModelInstanceGroup.KIND_CPU, "gpu": proto.ModelInstanceGroup.KIND_GPU}
 
 
-def config_pbtxt(model: Model, instances: int = 1) -> str:
-    """The text of a model's config.pbtxt."""
-    config = proto.ModelConfig(name=model.name, max_batch_size=MAX_BATCH)
+def config_pbtxt(model: Model, instances: int = 1, device: str = "cpu") -> str:
+    """The text of a Python model's config.pbtxt, or of the CPU repository's ensemble."""
+    config = _tensors(model)
+    if model is ENSEMBLE:
+        config.platform = "ensemble"
+        config.ensemble_scheduling.CopyFrom(_ensemble_steps())
+        return _text(config)
+    config.backend = "python"
+    gpus = [GPU] if device == "gpu" else []
+    config.instance_group.append(proto.ModelInstanceGroup(kind=_KINDS[device], count=instances, gpus=gpus))
+    if model.batched:
+        config.dynamic_batching.SetInParent()  # plain: queue policies stall requests after a burst
+    if device != "cpu":
+        config.parameters[DEVICE].string_value = device
+        config.parameters[ENGINES].string_value = ENGINES
+    return _text(config)
+
+
+def plan_pbtxt(model: Model, profiles: int, instances: int = 1) -> str:
+    """The text of a TensorRT plan's config.pbtxt; each instance may use all of the plan's optimisation profiles."""
+    config = _tensors(model)
+    config.platform = PLAN_PLATFORM
+    config.default_model_filename = PLAN
+    group = proto.ModelInstanceGroup(kind=_KINDS["gpu"], count=instances, gpus=[GPU], profile=map(str, range(profiles)))
+    config.instance_group.append(group)
+    return _text(config)
+
+
+def gpu_ensemble_pbtxt(models: Mapping[str, Model]) -> str:
+    """The text of the config.pbtxt of the ensemble over a GPU repository's other models."""
+    config = _tensors(models[ENSEMBLE.name])
+    config.platform = "ensemble"
+    for name in STEPS:
+        step = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
+        inputs, outputs = tensor_names(models[name])
+        step.input_map.update(inputs)
+        step.output_map.update(outputs)
+    return _text(config)
+
+
+def read_config(path: Path) -> proto.ModelConfig:
+    """A parsed config.pbtxt. Raises ServerError when the file cannot be read."""
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), proto.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ServerError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
+
+
+def device_of(path: Path) -> str:
+    """What a config.pbtxt says that its model runs on: `cpu` or `gpu`."""
+    parameters = read_config(path).parameters
+    return str(parameters[DEVICE].string_value) if DEVICE in parameters else "cpu"
+
+
+def config_json(path: Path, instances: int | None, wanted: str | None = None, device: str = "cpu") -> str:
+    """A config.pbtxt as the JSON that Triton's load call takes, with `instances` in place of its own number.
+
+    `wanted` is what `cascade` is told to run on instead of its own parameter, and `device` what that comes to here.
+    Raises ServerError when the file cannot be read.
+    """
+    config = read_config(path)
+    for group in config.instance_group:
+        if instances is not None and config.platform != PLAN_PLATFORM:
+            group.count = instances
+        if wanted is not None and config.name == CASCADE.name:
+            group.kind = _KINDS[device]
+            group.gpus[:] = [GPU] if device == "gpu" else []
+    if wanted is not None and config.name == CASCADE.name:
+        config.parameters[DEVICE].string_value = wanted
+    return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
+
+
+def _tensors(model: Model) -> proto.ModelConfig:
+    config = proto.ModelConfig(name=model.name, max_batch_size=MAX_BATCH if model.batched else 0)
     for tensor in model.inputs:
         config.input.append(
             proto.ModelInput(
                 name=tensor.name,
                 data_type=_TYPES[tensor.dtype],
                 dims=tensor.shape,
-                allow_ragged_batch=-1 in tensor.shape and model is not ENSEMBLE,
+                allow_ragged_batch=model.batched and -1 in tensor.shape and model is not ENSEMBLE,
             )
         )
     for tensor in model.outputs:
         config.output.append(proto.ModelOutput(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.shape))
-    if model is ENSEMBLE:
-        config.platform = "ensemble"
-        config.ensemble_scheduling.CopyFrom(_ensemble_steps())
-    else:
-        config.backend = "python"
-        config.instance_group.append(proto.ModelInstanceGroup(kind=proto.ModelInstanceGroup.KIND_CPU, count=instances))
-        config.dynamic_batching.SetInParent()  # plain: queue policies stall requests after a burst
+    return config
+
+
+def _text(config: proto.ModelConfig) -> str:
     return f"{_HEADER}{text_format.MessageToString(config)}"
-
-
-def config_json(path: Path, instances: int | None) -> str:
-    """A config.pbtxt as the JSON that Triton's load call takes, with `instances` in place of its own number.
-
-    Raises ServerError when the file cannot be read.
-    """
-    try:
-        config = text_format.Parse(path.read_text(encoding="utf-8"), proto.ModelConfig())
-    except (OSError, text_format.ParseError) as error:
-        raise ServerError(f"{path}: cannot be read as a Triton model configuration: {error}") from error
-    if instances is not None:
-        for group in config.instance_group:
-            group.count = instances
-    return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
 
 
 def _ensemble_steps() -> proto.ModelEnsembling:

@@ -1,7 +1,8 @@
 """Builds a deployable Triton model repository from a bundle, for one target.
 
 A version folder of `cascade` holds the thin model.py and a verified copy of the bundle, so that the repository needs
-nothing beside it but an installed shortlist. A version is never changed: another bundle becomes the next number.
+nothing beside it but an installed shortlist; for a GPU also the plans, which `plans` builds. A version is never
+changed: another bundle becomes the next number.
 """
 
 from __future__ import annotations
@@ -9,43 +10,81 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shortlist.bundle import MANIFEST, Bundle
 from shortlist.errors import BundleError, ConfigError
-from shortlist.serving.model_config import config_pbtxt
-from shortlist.serving.tensors import CASCADE, ENSEMBLE, STAGES, Model
+from shortlist.serving.gpu_models import FILTER, PLANS, RANKER, STEPS, gpu_models
+from shortlist.serving.model_config import config_pbtxt, device_of, gpu_ensemble_pbtxt, plan_pbtxt
+from shortlist.serving.process import usable_cores
+from shortlist.serving.tensors import CASCADE, ENSEMBLE, STAGES
 
-TARGETS = ("cpu",)
+if TYPE_CHECKING:
+    from shortlist.serving.plans import Builder
+    from shortlist.serving.where import Where
+
+TARGETS = ("cpu", "gpu")
+GPU_INSTANCES = 2  # one computes while the other copies; each holds its own tables
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How a repository for a GPU is made."""
+
+    precisions: Mapping[str, str]
+    builder: Builder | None  # of its plans; None leaves them to `shortlist serve`
+    memory: float | None = None  # bytes that it may take of each GPU
+    tell: Callable[[str], None] = field(default=lambda _: None)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A model to write: its configuration, and the files of its version but for the bundle."""
+
+    name: str
+    config: str
+    files: Mapping[str, bytes]
 
 
 def build_repository(
-    bundle_path: Path, out: Path, target: str = "cpu", *, instances: int = 1, stages: bool = False
+    bundle_path: Path,
+    out: Path,
+    target: str = "cpu",
+    *,
+    instances: int | None = None,
+    stages: bool = False,
+    gpu: GpuOptions | None = None,
 ) -> Path:
     """Put the bundle into the repository `out`; returns the version folder that serves it.
 
-    `stages` adds the stage models and the ensemble over them. A bundle that the newest version already holds is not
-    added again. Raises BundleError for a damaged bundle, ConfigError for a target or folder that cannot be used, or a
-    disk that is full.
+    `instances` of each model are by default one per core, on a GPU two. `stages` adds the stage models and the
+    ensemble over them; a GPU's repository, for which `gpu` is needed, always has its own. A bundle that the newest
+    version already holds is not added again. Raises BundleError for a damaged bundle, ConfigError for a target or
+    folder that cannot be used, a disk that is full, or a GPU that is too small.
     """
     if target not in TARGETS:
-        raise ConfigError(f"target = {target!r}: not available yet; {', '.join(TARGETS)} is allowed")
+        raise ConfigError(f"target = {target!r}: {' or '.join(TARGETS)} is allowed")
     bundle = Bundle.open(bundle_path)
-    _check_folder(out)
+    _check_folder(out, target)
+    if target == "gpu":
+        assert gpu is not None
+        parts = _gpu_parts(bundle, gpu, instances or GPU_INSTANCES)
+    else:
+        parts = _cpu_parts(instances or usable_cores(), stages)
     newest = max(_numbers(out / CASCADE.name), default=0)
-    number = newest if newest and _holds(out / CASCADE.name / str(newest) / "bundle", bundle) else newest + 1
-    models = [
-        m for m in (CASCADE, *((*STAGES, ENSEMBLE) if stages else ())) if not (out / m.name / str(number)).exists()
-    ]
+    number = str(newest if newest and _holds(out / CASCADE.name / str(newest), bundle, parts[0]) else newest + 1)
+    missing = [part for part in parts if not (out / part.name / number).exists()]
     try:
-        _add(bundle, out, models, number, instances)
+        _add(bundle, out, missing, number, gpu if target == "gpu" else None)
     except OSError as error:
         raise ConfigError(
             f"{out}: cannot write the repository ({error.strerror or error}); free space or choose another --out"
         ) from error
-    return out / CASCADE.name / str(number)
+    return out / CASCADE.name / number
 
 
 def find_bundle(run: Path) -> Path:
@@ -53,33 +92,88 @@ def find_bundle(run: Path) -> Path:
     return run if (run / MANIFEST).is_file() else run / "bundle"
 
 
-def model_source(model: Model) -> str:
-    """The text of a model's thin model.py."""
-    file = resources.files("shortlist.model_repository").joinpath(model.name, "1", "model.py")
-    return file.read_text(encoding="utf-8")
+def served_models(repository: Path, stages: bool, where: Where) -> list[str]:
+    """The models to load, in order. Raises ConfigError where `stages` needs a GPU that is not used."""
+    config = repository / CASCADE.name / "config.pbtxt"
+    for_gpu = config.is_file() and device_of(config) == "gpu"
+    if stages and for_gpu and where.device != "gpu":
+        raise ConfigError("--stages: the stage models of a GPU's repository are TensorRT plans; serve them on a GPU")
+    names = [*STEPS, ENSEMBLE.name] if for_gpu else [model.name for model in (*STAGES, ENSEMBLE)]
+    return [CASCADE.name, *(names if stages else ())]
 
 
-def _add(bundle: Bundle, out: Path, models: Sequence[Model], number: int, instances: int) -> None:
+def model_source(name: str) -> bytes:
+    """The thin model.py of a model."""
+    return resources.files("shortlist.model_repository").joinpath(name, "1", "model.py").read_bytes()
+
+
+def _cpu_parts(instances: int, stages: bool) -> list[_Part]:
+    models = (CASCADE, *((*STAGES, ENSEMBLE) if stages else ()))
+    return [
+        _Part(m.name, config_pbtxt(m, instances), {} if m is ENSEMBLE else {"model.py": model_source(m.name)})
+        for m in models
+    ]
+
+
+def _gpu_parts(bundle: Bundle, gpu: GpuOptions, instances: int) -> list[_Part]:
+    """`cascade` with the graphs of all plans, and the models for teams who call stages alone."""
+    from shortlist.serving.plans import alone_profiles, graph_files, make_graphs
+
+    graphs = make_graphs(bundle, gpu.precisions)
+    files = {"model.py": model_source(CASCADE.name), **graph_files(graphs, gpu.precisions)}
+    parts = [_Part(CASCADE.name, config_pbtxt(CASCADE, instances, "gpu"), files)]
+    models = gpu_models(graphs[FILTER], graphs[RANKER])
+    profiles = alone_profiles(bundle)
+    for name, model in models.items():
+        if name in PLANS:
+            parts.append(_Part(name, plan_pbtxt(model, len(profiles[name])), {"model.onnx": graphs[name]}))
+        elif name == ENSEMBLE.name:
+            parts.append(_Part(name, gpu_ensemble_pbtxt(models), {}))
+        else:
+            parts.append(_Part(name, config_pbtxt(model), {"model.py": model_source(name)}))
+    return parts
+
+
+def _add(bundle: Bundle, out: Path, parts: Sequence[_Part], number: str, gpu: GpuOptions | None) -> None:
     """Write version `number` of the models aside, then move each into place; `cascade`, with the bundle, first."""
     out.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
     staging.chmod(0o755)
     try:
-        for model in models:
-            _write_version(model, staging / model.name / str(number), bundle)
-            (staging / model.name / "config.pbtxt").write_text(config_pbtxt(model, instances), encoding="utf-8")
-        for model in models:
-            _publish(staging / model.name, out / model.name, str(number))
+        for part in parts:
+            _write(part, staging / part.name / number, bundle)
+        new = any(part.name == CASCADE.name for part in parts)
+        if gpu and new:
+            _finish(staging, number, gpu)
+        for part in parts:
+            _publish(staging / part.name, out / part.name, number)
+        if gpu and not new:
+            _finish(out, number, gpu)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
 
 
-def _write_version(model: Model, version: Path, bundle: Bundle) -> None:
+def _finish(repository: Path, number: str, gpu: GpuOptions) -> None:
+    """Build the plans, unless they are left to others; refuse what the GPU has no room for, if possible before."""
+    from shortlist.serving.memory import check_memory
+    from shortlist.serving.plans import complete
+
+    check_memory(repository, number, gpu.memory)
+    if gpu.builder:
+        complete(repository, number, gpu.builder, gpu.tell)
+        check_memory(repository, number, gpu.memory)
+
+
+def _write(part: _Part, version: Path, bundle: Bundle) -> None:
     version.mkdir(parents=True)
-    if model is not ENSEMBLE:
-        (version / "model.py").write_text(model_source(model), encoding="utf-8")
-    if model is CASCADE:
+    for name, content in part.files.items():
+        (version / name).parent.mkdir(exist_ok=True)
+        (version / name).write_bytes(content)
+    if part.name == CASCADE.name:
         _copy_bundle(bundle, version / "bundle")
+    (version.parent / "config.pbtxt").write_text(part.config, encoding="utf-8")
 
 
 def _publish(staged: Path, model: Path, number: str) -> None:
@@ -102,27 +196,35 @@ def _copy_bundle(bundle: Bundle, target: Path) -> None:
     Bundle.open(target)
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(out: Path, target: str) -> None:
     """Refuse a folder that holds something else: Triton would try to load it."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out = {out}: it is a file; a folder is allowed")
     if not out.exists():
         return
-    foreign = [e.name for e in out.iterdir() if not e.name.startswith(".") and not (e / "config.pbtxt").is_file()]
+    others = [e for e in out.iterdir() if not e.name.startswith(".") and e.name != "report.json"]
+    foreign = [e.name for e in others if not (e / "config.pbtxt").is_file()]
     if foreign:
         raise ConfigError(
             f"--out = {out}: holds {', '.join(sorted(foreign)[:3])}, which no model repository has; "
             "an empty, new, or earlier exported folder is allowed"
         )
+    config = out / CASCADE.name / "config.pbtxt"
+    if config.exists() and (held := device_of(config)) != target:
+        raise ConfigError(
+            f"--out = {out}: holds a repository for the target {held}; {target} needs a folder of its own"
+        )
 
 
-def _holds(path: Path, bundle: Bundle) -> bool:
-    """Whether the bundle at `path` is whole and has the contents of `bundle`."""
+def _holds(version: Path, bundle: Bundle, part: _Part) -> bool:
+    """Whether a version of `cascade` is whole, with the contents of `bundle` and the same graphs."""
     try:
-        held = Bundle.open(path)
-    except BundleError:
+        held = Bundle.open(version / "bundle")
+        graphs = {n: content for n, content in part.files.items() if n != "model.py"}  # an upgrade changes no version
+        same = all((version / name).read_bytes() == content for name, content in graphs.items())
+    except (BundleError, OSError):
         return False
-    return held.version == bundle.version and held.files == bundle.files
+    return same and held.version == bundle.version and held.files == bundle.files
 
 
 def _numbers(model: Path) -> list[int]:

@@ -8,7 +8,7 @@ exploration; the bundle is the one of the `cascade` model beside them, of the sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +126,22 @@ class DiversifyModel(StageModel):
 
     def answer(self, batch: list[tuple[dict[str, Any], Candidates]]) -> list[list[Any]]:
         """Item ids and scores, in slate order."""
-        config = self.cascade.config
-        lengths = [options.get("k", config.k) for options, _ in batch]
-        diversity = np.array([options.get("diversity", config.diversity) for options, _ in batch], np.float32)
         candidates = stack([c for _, c in batch])
-        picks = self.cascade.diversify(candidates, "rank", diversity, max(lengths))
-        slates = []
-        for b, k in enumerate(lengths):
-            chosen = picks[b, :k][picks[b, :k] >= 0]
-            ids = tuple(self.cascade.catalog.ids.id(row) for row in candidates.rows[b, chosen].tolist())
-            slates.append([id_tensor(ITEM_ID, ids), pb_utils.Tensor(SCORE.name, candidates.scores[b, chosen][None])])
-        return slates
+        return slates_of(self.cascade, [options for options, _ in batch], candidates)
+
+
+def slates_of(cascade: Cascade, options: Sequence[Mapping[str, Any]], candidates: Candidates) -> list[list[Any]]:
+    """Item ids and scores of each request's slate, by the ranker's scores that the candidates carry."""
+    config = cascade.config
+    lengths = [given.get("k", config.k) for given in options]
+    diversity = np.array([given.get("diversity", config.diversity) for given in options], np.float32)
+    picks = cascade.diversify(candidates, "rank", diversity, max(lengths))
+    slates = []
+    for b, k in enumerate(lengths):
+        chosen = picks[b, :k][picks[b, :k] >= 0]
+        ids = tuple(cascade.catalog.ids.id(row) for row in candidates.rows[b, chosen].tolist())
+        slates.append([id_tensor(ITEM_ID, ids), pb_utils.Tensor(SCORE.name, candidates.scores[b, chosen][None])])
+    return slates
 
 
 def read_candidates(request: Any, catalogue: int) -> Candidates:

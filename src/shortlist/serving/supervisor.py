@@ -20,9 +20,11 @@ import psutil
 
 from shortlist.errors import ServerError
 from shortlist.serving.control import Control
-from shortlist.serving.process import Address, TritonServer, usable_cores
+from shortlist.serving.model_config import PLAN
+from shortlist.serving.process import Address, TritonServer
 from shortlist.serving.tensors import CASCADE, ENSEMBLE
 from shortlist.serving.triton import TritonInstall, find_triton
+from shortlist.serving.where import Where
 
 _ALIVE_CODES = ("INVALID_ARGUMENT", "CANCELLED")  # a refusal proves that the stub executes
 _SLOW_CODES = ("DEADLINE_EXCEEDED", "UNKNOWN")
@@ -55,16 +57,21 @@ class Supervisor:
         *,
         models: Sequence[str] = (CASCADE.name,),
         instances: int | None = None,
+        where: Where | None = None,
         install: TritonInstall | None = None,
         watch: Watch | None = None,
         on_log: Callable[[str], None] | None = None,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        """`instances` of each model: one per core when None. `on_event` is told what the supervisor does."""
+        """`instances` of each model: as the repository says when None. `where` overrides what it says of its device.
+
+        `on_event` is told what the supervisor does.
+        """
         self.repository = repository
         self.address = address or Address()
         self.models = tuple(models)
-        self.instances = instances or usable_cores()
+        self.instances = instances
+        self.where = where
         self.watch = watch or Watch()
         self.restarts = 0
         self.reloads = 0
@@ -189,7 +196,7 @@ class Supervisor:
         before = {stub.pid for stub in self._server.stubs()}
         versions = _versions(self.repository / model)
         try:
-            self._control.load(self.repository / model, self.instances)
+            self._control.load(self.repository / model, self.instances, where=self.where)
         finally:
             self._loaded.setdefault(model, _Loaded(versions)).versions = versions
         self._loaded[model] = _Loaded(versions, [s for s in self._server.stubs() if s.pid not in before])
@@ -240,15 +247,21 @@ def check_repository(repository: Path, models: Sequence[str]) -> None:
             )
         if unfinished := folders - _versions(repository / model):
             folder = repository / model / max(unfinished, key=int)  # Triton would wait for its process forever
-            raise ServerError(f"{folder}: has no model.py; remove the folder, or export again into a new one")
+            program = PLAN if (folder / "model.onnx").exists() else "model.py"
+            raise ServerError(f"{folder}: has no {program}; remove the folder, or export again into a new one")
 
 
 def _versions(model_folder: Path) -> frozenset[str]:
-    """Versions that can be loaded: a folder that is still being copied has no model.py; an ensemble needs none."""
+    """Versions that can be loaded: a folder that is still being copied has no model yet; an ensemble needs none."""
     folders = _folders(model_folder)
     if model_folder.name == ENSEMBLE.name:
         return folders
-    return frozenset(name for name in folders if (model_folder / name / "model.py").is_file())
+    return frozenset(name for name in folders if _model_file(model_folder / name))
+
+
+def _model_file(version: Path) -> Path | None:
+    """What a version folder holds for Triton to load: model.py, or a plan."""
+    return next((path for path in (version / "model.py", version / PLAN) if path.is_file()), None)
 
 
 def _folders(model_folder: Path) -> frozenset[str]:
@@ -265,7 +278,7 @@ def _touch(model_folder: Path) -> bool:
     """
     try:
         for version in _versions(model_folder):
-            os.utime(model_folder / version / "model.py")
+            os.utime(_model_file(model_folder / version) or model_folder / version)
     except OSError:
         return False
     return True

@@ -11,7 +11,7 @@ from typing import Literal
 
 from shortlist.types import MAX_K
 
-DataType = Literal["BYTES", "FP32", "INT32"]
+DataType = Literal["BYTES", "FP16", "FP32", "INT8", "INT32", "INT64", "UINT8"]
 ParameterKind = Literal["int", "number", "bool", "json"]
 
 MAX_ID_BYTES = 256
@@ -25,7 +25,7 @@ CANARY = "shortlist-canary"  # request id of the supervisor's probe: answered li
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor of a model; `shape` leaves out the batch dimension, -1 is any length."""
+    """One tensor of a model; `shape` leaves out the batch dimension of a batched model, -1 is any length."""
 
     name: str
     dtype: DataType
@@ -51,6 +51,7 @@ class Model:
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    batched: bool = True  # by Triton, in front of the shapes; where not, shapes are whole
 
 
 USER_ID = Tensor("user_id", "BYTES", (1,), "the caller's own id; unknown takes the cold-start path; empty is anonymous")

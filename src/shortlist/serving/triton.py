@@ -58,6 +58,7 @@ class TritonInstall:
         return {
             **inherited,
             **threads,
+            "ORT_DISABLE_TELEMETRY": "1",
             "PATH": _joined([Path(sys.executable).parent], inherited.get("PATH")),
             "LD_LIBRARY_PATH": _joined(self.library_path, inherited.get("LD_LIBRARY_PATH")),
             "NUMBA_CACHE_DIR": inherited.get("NUMBA_CACHE_DIR") or str(default_cache() / "numba"),

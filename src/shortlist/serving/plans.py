@@ -1,0 +1,198 @@
+"""The TensorRT plans of a GPU repository: of which graphs, in which precision, for which sizes, and where they lie.
+
+A plan stands beside the ONNX graph that it is made of. Those of `cascade` have one size a profile, which CUDA graphs
+replay; those that Triton runs by themselves (`filter`, `ranker`) take any size. Building and checking plans is the
+business of `shortlist.export.engines`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortlist.bundle import Bundle
+from shortlist.config import CascadeConfig
+from shortlist.errors import BundleError, ConfigError
+from shortlist.export.engines import Engine, EngineCache, make_recipe, open_engine
+from shortlist.export.samples import bundle_subjects, graph_buckets
+from shortlist.export.tensorrt import Backend, Profile, check_capability, device_capability, find_backend
+from shortlist.export.twin import calibrated_ranges, float_twin
+from shortlist.export.variants import PRECISIONS, is_offered, make_variant
+from shortlist.serving.gpu_models import PLANS
+from shortlist.serving.model_config import ENGINES, PLAN
+from shortlist.serving.tensors import CASCADE
+from shortlist.serving.triton import default_cache
+
+DEFAULT_PRECISIONS = {"user": "fp16", "filter": "int8", "ranker": "fp16"}
+CHOSEN = "precisions.json"
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Who builds plans, for which compute capability (89 is 8.9), and where they are kept for the next time."""
+
+    cache: EngineCache
+    sm: int
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A plan of the repository: `path` is where it lies, its graph beside it with the suffix .onnx."""
+
+    model: str
+    precision: str
+    profiles: Sequence[Profile]
+    path: Path
+
+    @property
+    def graph(self) -> bytes:
+        """The ONNX graph."""
+        return self.path.with_suffix(".onnx").read_bytes()
+
+
+def find_builder(folder: Path | None = None) -> Builder:
+    """TensorRT for the GPU of this machine; `folder` is where plans are kept (default: our cache folder).
+
+    Raises ConfigError, which says where to go, when there is no GPU or no TensorRT.
+    """
+    if missing := missing_builder():
+        raise ConfigError(
+            f"plans are built by TensorRT on the GPU that will run them, and {missing}; export on that machine (the "
+            "image of Dockerfile.gpu does so at its first start), or use --engines later: `shortlist serve` builds them"
+        )
+    return make_builder(find_backend("tensorrt"), device_capability() or 0, folder)
+
+
+def missing_builder() -> str:
+    """What keeps this machine from building plans that it can run; empty where nothing does."""
+    if device_capability() is None:
+        return "there is no GPU here"
+    try:
+        find_backend("tensorrt")
+    except ConfigError:
+        return "TensorRT is not installed here"
+    return ""
+
+
+def make_builder(backend: Backend, sm: int, folder: Path | None = None) -> Builder:
+    """`backend` as a builder for compute capability `sm`. Raises ConfigError when it cannot build for that."""
+    check_capability(sm, backend)
+    return Builder(EngineCache(folder or default_cache() / "engines", backend), sm)
+
+
+def parse_precisions(given: Sequence[str]) -> dict[str, str]:
+    """`filter=int8`-like choices over the defaults. Raises ConfigError for an unknown model or precision."""
+    chosen = dict(DEFAULT_PRECISIONS)
+    for text in given:
+        model, _, precision = text.partition("=")
+        if model not in chosen or precision not in PRECISIONS:
+            raise ConfigError(
+                f"--precision = {text!r}: MODEL=PRECISION is allowed, a model of {', '.join(chosen)} "
+                f"in {', '.join(PRECISIONS)}"
+            )
+        chosen[model] = precision
+    return chosen
+
+
+def make_graphs(bundle: Bundle, precisions: Mapping[str, str]) -> dict[str, bytes]:
+    """The bundle's graphs as TensorRT gets them. Raises ConfigError where a precision does not suit a graph."""
+    quantized = bundle.graph("filter").read_bytes()
+    ranges: dict[str, Mapping[str, float]] = {"user": {}, "filter": calibrated_ranges(quantized), "ranker": {}}
+    if precisions["ranker"] in ("int8", "fp8"):
+        ranges |= {s.model: s.ranges for s in bundle_subjects(bundle, 64) if s.model == "ranker"}
+    graphs = {name: bundle.graph(name).read_bytes() for name in precisions} | {"filter": float_twin(quantized)}
+    made = {}
+    for name, precision in precisions.items():
+        try:
+            made[name] = make_variant(graphs[name], precision, ranges[name])
+        except ValueError as error:
+            raise ConfigError(f"--precision = {name}={precision}: {error}; choose another for {name}") from error
+    return made
+
+
+def graph_files(graphs: Mapping[str, bytes], precisions: Mapping[str, str]) -> dict[str, bytes]:
+    """What plans are built from, as files of a version of `cascade`."""
+    files = {f"{ENGINES}/{name}.onnx": graph for name, graph in graphs.items()}
+    return files | {f"{ENGINES}/{CHOSEN}": json.dumps(dict(precisions), indent=1).encode()}
+
+
+def wanted_plans(repository: Path, number: str) -> list[Wanted]:
+    """Every plan that version `number` of a GPU repository should have, built or not.
+
+    Raises BundleError when the version does not say in which precisions.
+    """
+    version = repository / CASCADE.name / number
+    bundle = Bundle.open(version / "bundle", verify=False)
+    chosen = read_precisions(version / ENGINES)
+    exact, any_size = graph_buckets(_config(bundle)), alone_profiles(bundle)
+    fused = [Wanted(name, chosen[name], exact[name], version / ENGINES / f"{name}.plan") for name in chosen]
+    alone = [Wanted(name, chosen[name], any_size[name], repository / name / number / PLAN) for name in PLANS]
+    return [*fused, *(plan for plan in alone if plan.path.with_suffix(".onnx").exists())]
+
+
+def alone_profiles(bundle: Bundle) -> dict[str, list[Profile]]:
+    """The profiles of the plans that Triton runs by themselves: any batch finds one."""
+    return graph_buckets(_config(bundle), exact=False)
+
+
+def read_precisions(engines: Path) -> dict[str, str]:
+    """The precision of each graph, as `graph_files` noted it."""
+    try:
+        chosen: dict[str, str] = json.loads((engines / CHOSEN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{engines / CHOSEN}: cannot be read ({error}); export again into a new folder") from error
+    return chosen
+
+
+def complete(
+    repository: Path, number: str, builder: Builder, tell: Callable[[str], None] | None = None
+) -> list[Engine]:
+    """Build what plans are missing, or are of another GPU, TensorRT or graph; those that fit are left alone.
+
+    `tell` is told of every plan before it is built. Raises BundleError when TensorRT refuses a graph, ConfigError when
+    the GPU has not the precision or the folder cannot be written.
+    """
+    engines = []
+    for wanted in wanted_plans(repository, number):
+        if not is_offered(wanted.precision, builder.sm):
+            raise ConfigError(
+                f"--precision = {wanted.model}={wanted.precision}: GPUs of compute capability {builder.sm} do not have "
+                "it; fp16 or int8 is allowed"
+            )
+        graph = wanted.graph
+        recipe = make_recipe(wanted.model, wanted.precision, graph, wanted.profiles, builder.sm, builder.cache.backend)
+        try:
+            engines.append(open_engine(wanted.path, recipe))
+        except BundleError:
+            if tell:
+                tell(f"building {wanted.path.parent.parent.name}/{wanted.path.name}: {wanted.model} {wanted.precision}")
+            engine = builder.cache.engine(wanted.model, wanted.precision, graph, wanted.profiles, builder.sm)
+            _put(engine.path, wanted.path)
+            engines.append(engine)
+    return engines
+
+
+def _config(bundle: Bundle) -> CascadeConfig:
+    return CascadeConfig.model_validate(bundle.metadata["cascade"])
+
+
+def _put(source: Path, target: Path) -> None:
+    """The plan and its manifest at `target`: hard links where the disk allows, copies elsewhere."""
+    for suffix in (".plan", ".json"):  # in this order: a manifest vouches for a plan that is there
+        staged = target.with_name(f".{target.stem}{suffix}")
+        staged.unlink(missing_ok=True)
+        try:
+            try:
+                os.link(source.with_suffix(suffix), staged)
+            except OSError:
+                shutil.copyfile(source.with_suffix(suffix), staged)
+            staged.replace(target.with_suffix(suffix))
+        except OSError as error:
+            raise ConfigError(
+                f"{target}: cannot be written ({error.strerror or error}); plans are built into the repository, "
+                "which must be writable until all are there"
+            ) from error

@@ -1,0 +1,67 @@
+"""Settles before Triton starts what a repository is served on, and completes its plans.
+
+A demand for a GPU that is not there is refused here, at once, instead of by models that never get ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shortlist.errors import ConfigError
+from shortlist.serving.model_config import ENGINES, device_of
+from shortlist.serving.tensors import CASCADE
+
+WANTED = ("cpu", "gpu", "auto")
+
+
+@dataclass(frozen=True)
+class Where:
+    """What was wanted, what it came to, and why, where that differs."""
+
+    wanted: str
+    device: str  # cpu or gpu
+    note: str = ""
+
+
+def settle(repository: Path, wanted: str | None, tell: Callable[[str], None]) -> Where:
+    """Where to serve `repository`: as `wanted`, by default as it says itself; for a GPU its plans are completed.
+
+    Raises ConfigError when a GPU is demanded and cannot be used, or plans cannot be built.
+    """
+    if wanted not in (None, *WANTED):
+        raise ConfigError(f"--device = {wanted!r}: {', '.join(WANTED)} is allowed")
+    config = repository / CASCADE.name / "config.pbtxt"
+    own = device_of(config) if config.is_file() else "cpu"
+    wanted = wanted or own
+    if wanted == "cpu":
+        return Where(wanted, "cpu")
+    missing = (
+        _missing(repository)
+        if own == "gpu"
+        else (f"{repository} is for the CPU; make one for a GPU with `shortlist export RUN --target gpu --out DIR`")
+    )
+    if missing and wanted == "gpu":
+        raise ConfigError(f"device = 'gpu': {missing} (or choose --device auto or cpu)")
+    if missing:
+        tell(f"serving on the CPU: {missing}")
+        return Where(wanted, "cpu", missing)
+    _complete(repository, tell)
+    return Where(wanted, "gpu")
+
+
+def _missing(repository: Path) -> str:
+    from shortlist.devices.probe import what_is_missing
+
+    return what_is_missing(repository / CASCADE.name / str(_newest(repository)) / ENGINES)
+
+
+def _complete(repository: Path, tell: Callable[[str], None]) -> None:
+    from shortlist.serving.plans import complete, find_builder
+
+    complete(repository, str(_newest(repository)), find_builder(), tell)
+
+
+def _newest(repository: Path) -> int:
+    return max((int(e.name) for e in (repository / CASCADE.name).iterdir() if e.name.isdecimal()), default=0)
