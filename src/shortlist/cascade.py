@@ -22,7 +22,7 @@ from shortlist.config import CascadeConfig
 from shortlist.deadlines import STAGES, StageCosts
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
-from shortlist.errors import BundleError, ShortlistError
+from shortlist.errors import BundleError, ConfigError, ShortlistError
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
@@ -65,13 +65,20 @@ class Cascade:
     def load(cls, path: Path, verify: bool = True, seed: int | None = None, device: Device | None = None) -> Cascade:
         """Open the bundle at `path` on `device`, the CPU where none is given; a device serves one cascade.
 
-        Raises BundleError when something in it is missing or damaged.
+        Raises BundleError when something in it is missing or damaged, ConfigError when the GPU itself fails.
         """
         bundle = Bundle.open(path, verify)
         try:
             return cls(bundle, seed, device)
-        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
             what = f"{type(error).__name__}: {error}"
+            if device and device.name == "gpu" and isinstance(error, RuntimeError | MemoryError):  # CUDA's
+                raise ConfigError(
+                    f"device = 'gpu': it failed while {path} was loaded ({what}); look in nvidia-smi for others that "
+                    "use its memory, serve fewer --instances, or choose cpu or auto"
+                ) from error
+            if isinstance(error, MemoryError):
+                raise
             raise BundleError(f"{path}: its parts do not fit together ({what}); train again") from error
 
     def recommend(self, requests: Sequence[Request]) -> list[Slate | ShortlistError]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from shortlist.cli.export import export
 from shortlist.errors import BundleError, ConfigError
+from shortlist.serving.model_config import read_config
 
 APP = typer.Typer()
 APP.command()(export)
@@ -80,3 +81,18 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_help_shows_an_example() -> None:
     assert "shortlist export runs/demo" in CliRunner().invoke(APP, ["--help"]).output
+
+
+def test_gpus_reach_the_configurations_and_the_memory_plan(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"), "--gpus", "0,1")
+    memory = json.loads(invoke(run, *options, "--json").stdout)["memory"]
+    assert (memory["gpus"], memory["total"]) == ([0, 1], 2 * memory["per_instance"])
+    for model in ("cascade", "filter", "ranker"):
+        (group,) = read_config(tmp_path / "out" / model / "config.pbtxt").instance_group
+        assert list(group.gpus) == [0, 1]
+
+
+@pytest.mark.parametrize("options", [("--gpus", "0,0"), ("--gpus", "0,1", "--index-gpus", "halves")], ids=str)
+def test_gpus_that_cannot_be_are_refused(options: tuple[str, ...], run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{options[-2]} = '{options[-1]}'"):
+        invoke(run, "--target", "gpu", "--out", str(tmp_path / "out"), *options)

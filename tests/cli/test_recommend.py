@@ -95,11 +95,11 @@ def test_help_shows_an_example() -> None:
 
 
 def test_a_gpu_that_cannot_be_used_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "there is no GPU")
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "there is no GPU")
     with pytest.raises(ConfigError, match="device = 'gpu': there is no GPU"):
         shown(run, "--device", "gpu")
 
 
 def test_auto_answers_from_the_cpu_where_there_is_no_gpu(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "there is no GPU")
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "there is no GPU")
     assert "user user-0: full" in shown(run, "--user", "user-0", "--device", "auto")

@@ -97,8 +97,10 @@ class Stream:
     fake: Machine
     ptr: int = 7
     recorded: list[Callable[[], None]] | None = None
+    gpu: int = 0
 
     def use(self) -> Stream:
+        assert self.fake.current == self.gpu, "a stream of another GPU"
         return self
 
     def synchronize(self) -> None:
@@ -123,14 +125,20 @@ class Machine(fake_cupy.FakeCupy):
         self.ndarray = type("ndarray", (ndarray,), {"fake": self, "__module__": "cupy"})
         self.streams: list[Stream] = []
         self.cuda.is_available = lambda: self.available
+        self.current = 0  # the GPU that this thread uses
+        self.cuda.Device = self._device
         self.cuda.Stream = self._stream
         self.cuda.alloc_pinned_memory = bytearray
+        self.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
         for name in FUNCTIONS:
             setattr(self, name, self._wrapped(getattr(np, name)))
 
+    def _device(self, number: int = 0) -> Any:
+        return SimpleNamespace(compute_capability=str(SM), use=lambda: setattr(self, "current", number))
+
     def _stream(self, non_blocking: bool = False) -> Stream:
         assert non_blocking, "the default stream cannot be captured"
-        self.streams.append(Stream(self))
+        self.streams.append(Stream(self, gpu=self.current))
         return self.streams[-1]
 
     def _wrapped(self, function: Any) -> Any:
@@ -158,8 +166,8 @@ class Resources:
         self.stream = stream
 
 
-def install(monkeypatch: pytest.MonkeyPatch, kernels: str = "cpu") -> Machine:
-    """Make this a machine with a GPU until the test ends."""
+def install(monkeypatch: pytest.MonkeyPatch, kernels: str = "cpu", gpus: int = 1) -> Machine:
+    """Make this a machine with `gpus` GPUs until the test ends."""
     machine = Machine()
     monkeypatch.setitem(sys.modules, "cupy", machine)
     monkeypatch.setitem(sys.modules, "tensorrt", TensorRT(machine.streams))
@@ -171,7 +179,7 @@ def install(monkeypatch: pytest.MonkeyPatch, kernels: str = "cpu") -> Machine:
     options = type("Options", (SimpleNamespace,), {})
     fakes = {
         "StandardGpuResources": resources,
-        "get_num_gpus": lambda: 1,
+        "get_num_gpus": lambda: gpus,
         "GpuClonerOptions": options,
         "GpuMultipleClonerOptions": options,
         "GpuParameterSpace": faiss.ParameterSpace,

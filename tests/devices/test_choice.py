@@ -14,6 +14,7 @@ import pytest
 
 from shortlist.cascade import Cascade
 from shortlist.devices import choose_device
+from shortlist.devices.faiss_gpu import Placement
 from shortlist.errors import ConfigError
 from shortlist.types import Request, Slate
 from tests.devices.fake import install
@@ -56,7 +57,7 @@ def test_a_cascade_that_fell_back_serves(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_the_cpu_is_taken_without_a_look_at_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda engines: pytest.fail("looked"))
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: pytest.fail("looked"))
     device = choose_device("cpu")
     assert (device.name, device.note, device.xp) == ("cpu", "", np)
 
@@ -111,3 +112,37 @@ def test_a_gpu_without_plans_says_how_to_build_them(engines: Path | None, monkey
 def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(ConfigError, match="device = 'tpu': cpu, gpu or auto is allowed"):
         choose_device("tpu")  # type: ignore[arg-type]
+
+
+def test_the_gpu_that_an_instance_is_given_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = install(monkeypatch, gpus=2)
+    choose_device("gpu", tmp_path, Placement((1,)))
+    assert [stream.gpu for stream in machine.streams] == [1]
+
+
+def test_another_thread_comes_back_to_the_instances_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = install(monkeypatch, gpus=2)
+    device = choose_device("gpu", tmp_path, Placement((1,)))
+    machine.current = 0
+    device.put(np.zeros(3, np.float32))
+    assert machine.current == 1
+
+
+def test_a_gpu_beyond_those_of_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, gpus=2)
+    with pytest.raises(ConfigError, match="gpus = 0,2: the 2 of this machine are numbered from 0"):
+        choose_device("gpu", tmp_path, Placement((0, 2)))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cudaErrorIllegalAddress"), MemoryError("out of memory")], ids=str)
+def test_a_gpu_that_fails_is_not_blamed_on_the_bundle(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    install(monkeypatch)
+    device = choose_device("gpu", tmp_path)
+    monkeypatch.setattr(device, "keep", fail)
+    with pytest.raises(ConfigError, match=rf"device = 'gpu': it failed.*{error}.*nvidia-smi"):
+        Cascade.load(make_bundle(tmp_path / "bundle"), device=device)

@@ -14,7 +14,7 @@ from shortlist.devices import choose_device
 from shortlist.devices.gpu import Gpu
 from shortlist.kernels import gpu as compiled
 from shortlist.kernels.gpu import NOTHING
-from shortlist.serving.plans import DEFAULT_PRECISIONS, make_graphs
+from shortlist.serving.plans import DEFAULT_PRECISIONS, first_graphs, make_graphs
 from shortlist.types import Request, Slate
 from tests.devices.fake import install, write_plans
 from tests.factories import make_bundle
@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_cpu(planted_run: Path, tmp_path: Path, monkeypa
     expected = _slates(Cascade.load(path), requests)
     install(monkeypatch)
     for slate, other in zip(_slates(_on_gpu(path, tmp_path / "engines"), requests), expected, strict=True):
-        np.testing.assert_allclose(slate.scores, other.scores, rtol=1e-5)
+        np.testing.assert_allclose(slate.scores, other.scores, rtol=1e-4)  # padded batches: other orders of sums
 
 
 def test_plans_in_half_precision_keep_nine_items_of_ten(
@@ -68,7 +68,8 @@ def test_plans_in_half_precision_keep_nine_items_of_ten(
     expected = _slates(Cascade.load(path), requests)
     install(monkeypatch)
     bundle = Bundle.open(path)
-    engines = write_plans(bundle, tmp_path / "engines", make_graphs(bundle, DEFAULT_PRECISIONS | {"filter": "fp16"}))
+    graphs = make_graphs(bundle, DEFAULT_PRECISIONS | {"filter": "fp16"})
+    engines = write_plans(bundle, tmp_path / "engines", first_graphs(graphs))
     cascade = Cascade.load(path, device=choose_device("gpu", engines))
     assert cascade.filter.columns.dtype == "float16"
     found = _slates(cascade, requests)

@@ -68,7 +68,8 @@ def test_every_file_is_there_and_no_other(built: Path) -> None:
     alone = {f"{name}/1/model.{kind}" for name in ("filter", "ranker") for kind in ("onnx", "plan", "json")}
     sources = {f"{name}/1/model.py" for name in ("cascade", *STUBS)}
     configs = {f"{name}/config.pbtxt" for name in ("cascade", "stages", *STEPS)}
-    assert found == engines | alone | sources | configs | {"cascade/1/engines/precisions.json"}
+    rivals = {f"cascade/1/engines/rivals/filter-{precision}.onnx" for precision in ("int8", "fp16")}
+    assert found == engines | alone | sources | configs | rivals | {"cascade/1/engines/precisions.json"}
 
 
 def test_the_bundle_is_the_one_of_the_cpu_repository(built: Path, planted_run: Path, tmp_path: Path) -> None:

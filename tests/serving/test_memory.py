@@ -1,5 +1,6 @@
 """The memory plan of a GPU counts everything that an instance holds, and says how well it knows it."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from onnx import TensorProto, helper
 from shortlist.bundle import Bundle
 from shortlist.errors import ConfigError
 from shortlist.serving import memory
-from shortlist.serving.memory import check_memory, memory_plan, peak_bytes
+from shortlist.serving.memory import MemoryPlan, check_memory, memory_plan, peak_bytes
+from shortlist.serving.model_config import parse_gpus
 from shortlist.serving.plans import parse_precisions
 from shortlist.serving.repository import GpuOptions, build_repository
 from tests.factories import DIM, make_bundle
@@ -78,3 +80,26 @@ def test_the_peak_is_what_lives_at_one_time() -> None:
     model = helper.make_model(helper.make_graph(nodes, "chain", ends[:1], ends[1:]))
     onnx.checker.check_model(model)
     assert peak_bytes(model.SerializeToString(), {"batch": (1, 4, 4)}) == 2 * 4 * 10 * 4
+
+
+@pytest.fixture
+def spread(repository: Path, tmp_path: Path) -> Callable[..., MemoryPlan]:
+    def plan(spread: str | None, instances: int | None = None) -> MemoryPlan:
+        options = GpuOptions(parse_precisions(["filter=fp16"]), None, gpus=parse_gpus("0,1", spread))
+        build_repository(repository.parent / "bundle", tmp_path / "out", "gpu", instances=3, gpu=options)
+        return memory_plan(tmp_path / "out", "1", instances)
+
+    return plan
+
+
+@pytest.mark.parametrize(("how", "share"), [(None, 1), ("shards", 2), ("replicas", 1)])
+def test_each_gpu_holds_its_share_of_the_index(how: str | None, share: int, spread: Callable[..., MemoryPlan]) -> None:
+    plan = spread(how)
+    (index,) = [need for need in plan.needs if need.name == "index"]
+    assert index.bytes == 2 * ITEMS * DIM // share
+    assert plan.total == 3 * plan.per_instance
+    assert (plan.to_json()["gpus"], plan.to_json()["index_gpus"]) == ([0, 1], how)
+
+
+def test_another_number_of_instances_can_be_planned_for(spread: Callable[..., MemoryPlan]) -> None:
+    assert spread(None, 5).total == 5 * spread(None).per_instance

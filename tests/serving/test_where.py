@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from shortlist.errors import ConfigError
+from shortlist.serving.model_config import parse_gpus
 from shortlist.serving.plans import parse_precisions
 from shortlist.serving.repository import GpuOptions, build_repository, served_models
 from shortlist.serving.where import Where, settle
@@ -27,7 +28,7 @@ def cpu_repository(gpu_repository: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "there is no GPU")
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "there is no GPU")
 
 
 @pytest.mark.parametrize("wanted", [None, "gpu"])
@@ -62,7 +63,7 @@ def test_an_unknown_device_is_refused(cpu_repository: Path) -> None:
 
 def test_missing_plans_are_built_where_there_is_a_gpu(gpu_repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _: "")
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "")
     monkeypatch.setattr("shortlist.serving.plans.find_builder", lambda: "builder")
     monkeypatch.setattr("shortlist.serving.plans.complete", lambda _, number, builder, tell: asked.append(number))
     assert settle(gpu_repository, None, print) == Where("gpu", "gpu")
@@ -77,3 +78,30 @@ def test_plans_are_not_served_on_the_cpu(gpu_repository: Path) -> None:
 def test_a_gpus_repository_brings_its_own_stages(gpu_repository: Path) -> None:
     models = served_models(gpu_repository, True, Where("gpu", "gpu"))
     assert models == ["cascade", "before_filter", "filter", "before_ranker", "ranker", "after_ranker", "stages"]
+
+
+@pytest.fixture
+def limited(gpu_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository on a machine with a GPU, of which it may take 8 GB."""
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "")
+    monkeypatch.setattr("shortlist.serving.plans.find_builder", lambda: "builder")
+    monkeypatch.setattr("shortlist.serving.plans.complete", lambda *_: [])
+    options = GpuOptions(parse_precisions(["filter=fp16"]), None, memory=8e9)
+    build_repository(gpu_repository.parent / "bundle", tmp_path / "out", "gpu", instances=1, gpu=options)
+    return tmp_path / "out"
+
+
+def test_more_instances_than_the_exported_limit_allows_are_refused(limited: Path) -> None:
+    assert settle(limited, None, print, 1).device == "gpu"
+    with pytest.raises(ConfigError, match=r"--gpu-memory = 8: 100 instances need .*--instances \d+ fits"):
+        settle(limited, None, print, 100)
+
+
+def test_all_gpus_of_the_repository_are_looked_for(
+    gpu_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = GpuOptions(parse_precisions(["filter=fp16"]), None, gpus=parse_gpus("1,3", "shards"))
+    build_repository(gpu_repository.parent / "bundle", tmp_path / "out", "gpu", gpu=options)
+    monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _, gpus: f"no {gpus}")
+    with pytest.raises(ConfigError, match=r"no \(1, 3\)"):
+        settle(tmp_path / "out", None, print)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from shortlist.serving.model_config import Gpus
     from shortlist.serving.repository import GpuOptions
 
 REPORT = "report.json"
@@ -19,13 +20,14 @@ def export(
     out: Annotated[Path, typer.Option(help="Model repository to write; an earlier one gets a new version.")],
     target: Annotated[str, typer.Option(help="Machine it is for: cpu or gpu.")] = "cpu",
     instances: Annotated[
-        int | None, typer.Option(min=1, help="Processes a model; by default one per core, on a GPU two.")
+        int | None, typer.Option(min=1, help="Processes a model; by default one per core, on each GPU two.")
     ] = None,
     stages: Annotated[
         bool, typer.Option(help="Add the stage models and the ensemble over them (a gpu target always has its own).")
     ] = False,
     precision: Annotated[
-        list[str] | None, typer.Option(help="MODEL=PRECISION of a plan; repeat it. Default filter=int8, others fp16.")
+        list[str] | None,
+        typer.Option(help="MODEL=PRECISION of a plan; repeat it. Default filter=measure (int8 or fp16)."),
     ] = None,
     engines: Annotated[
         Literal["auto", "now", "later"],
@@ -33,6 +35,11 @@ def export(
     ] = "auto",
     gpu_memory: Annotated[
         float | None, typer.Option(min=0, help="GB that may be taken of each GPU; more is refused.")
+    ] = None,
+    gpus: Annotated[str, typer.Option(help="GPUs that serve, such as 0,1: all instances on each.")] = "0",
+    index_gpus: Annotated[
+        str | None,
+        typer.Option(help="shards or replicas: spread the index over all --gpus, instances on the first alone."),
     ] = None,
     report: Annotated[bool, typer.Option(help="Build every precision for every GPU, and compare.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
@@ -45,10 +52,12 @@ def export(
 
     Example: shortlist export runs/demo --target cpu --out build/demo
     """
+    from shortlist.serving.model_config import parse_gpus
     from shortlist.serving.repository import build_repository, find_bundle
 
     bundle = find_bundle(run)
-    gpu = _gpu_options(precision or [], engines, gpu_memory) if target == "gpu" else None
+    placed = parse_gpus(gpus, index_gpus)
+    gpu = _gpu_options(precision or [], engines, gpu_memory, placed) if target == "gpu" else None
     version = build_repository(bundle, out, target, instances=instances, stages=stages, gpu=gpu)
     found: dict[str, Any] = {"repository": str(out), "target": target, "version": version.name}
     if not as_json:
@@ -65,7 +74,7 @@ def export(
         raise typer.Exit(1)
 
 
-def _gpu_options(precision: list[str], engines: str, gigabytes: float | None) -> GpuOptions:
+def _gpu_options(precision: list[str], engines: str, gigabytes: float | None, gpus: Gpus) -> GpuOptions:
     from shortlist.serving.plans import find_builder, missing_builder, parse_precisions
     from shortlist.serving.repository import GpuOptions
 
@@ -76,7 +85,8 @@ def _gpu_options(precision: list[str], engines: str, gigabytes: float | None) ->
     if missing:
         tell(f"no plans are built, as {missing}: `shortlist serve` builds them on the GPU that will run them")
     builder = None if missing or engines == "later" else find_builder()
-    return GpuOptions(parse_precisions(precision), builder, None if gigabytes is None else gigabytes * 1e9, tell)
+    memory = None if gigabytes is None else gigabytes * 1e9
+    return GpuOptions(parse_precisions(precision), builder, memory, gpus=gpus, tell=tell)
 
 
 def _tell(out: Path, version: Path) -> None:

@@ -17,7 +17,9 @@ def serve(
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Prometheus metrics.")] = 8002,
     http: Annotated[bool, typer.Option(help="Open Triton's HTTP port too; nested JSON can crash it.")] = False,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8000,
-    instances: Annotated[int | None, typer.Option(min=1, help="Processes a model; by default as exported.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Processes a model, on each GPU; by default as exported.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, gpu, or auto: a GPU where there is one; by default as exported.")
     ] = None,
@@ -39,7 +41,7 @@ def serve(
     address = Address(host, grpc_port, metrics_port, http_port if http else None)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        where = settle(repository, device, lambda line: typer.echo(line, err=True))
+        where = settle(repository, device, lambda line: typer.echo(line, err=True), instances)
         models = served_models(repository, stages, where)
         if where.device != where.wanted and instances is None:
             instances = usable_cores()  # the repository's number is that of a GPU

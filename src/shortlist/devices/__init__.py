@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shortlist.bundle import Bundle
 from shortlist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shortlist.devices.faiss_gpu import Placement
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +93,11 @@ class Device(Protocol):
         ...
 
 
-def choose_device(wanted: Wanted, engines: Path | None = None) -> Device:
+def choose_device(wanted: Wanted, engines: Path | None = None, placement: Placement | None = None) -> Device:
     """The device called `wanted`; `auto` is the GPU where there is one, else the CPU, whose `note` says why.
 
-    `engines` is the folder of the GPU's TensorRT plans. Raises ConfigError when the GPU is demanded and cannot be
+    `engines` is the folder of the GPU's TensorRT plans, `placement` says which GPU (the first where it is None), and
+    over which the index is spread. Raises ConfigError when the GPU is demanded and cannot be
     used, saying what is missing.
     """
     from shortlist.devices.cpu import Cpu
@@ -104,11 +108,11 @@ def choose_device(wanted: Wanted, engines: Path | None = None) -> Device:
         return Cpu()
     from shortlist.devices.probe import what_is_missing
 
-    missing = what_is_missing(engines)
+    missing = what_is_missing(engines, placement.gpus if placement else (0,))
     if not missing and engines is not None:
         from shortlist.devices.gpu import open_gpu
 
-        return open_gpu(engines)
+        return open_gpu(engines, placement)
     if wanted == "gpu":
         raise ConfigError(f"device = 'gpu': {missing}; use a machine with a GPU, or choose cpu or auto")
     log.warning("Serving on the CPU: %s", missing)

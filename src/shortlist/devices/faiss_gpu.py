@@ -25,7 +25,7 @@ PROBED = 64  # one cell in so many is searched where the bundle does not say how
 class Placement:
     """Where the index lies, and what it may take."""
 
-    gpus: tuple[int, ...] = (0,)
+    gpus: tuple[int, ...] = (0,)  # the first also runs everything else
     spread: Literal["shards", "replicas"] = "shards"  # over several GPUs: parts of the catalogue, or copies of it
     temporary_bytes: int = 256 << 20  # of each GPU; FAISS would take 1.5 GB
     kind: str | None = None  # flat, sq8, pq or cagra; None chooses by size

@@ -30,7 +30,7 @@ CHECKS = ("rows of the filter", "rows of the diversifier", "relevance", "trade_o
 
 
 def open_gpu(engines: Path, placement: Placement | None = None) -> Gpu:
-    """The GPU of this machine, with the plans in `engines`. `shortlist.devices.choose_device` has looked for one."""
+    """The first GPU of `placement`, with the plans in `engines`; `shortlist.devices.choose_device` has looked."""
     return Gpu(import_cupy(), engines, placement or Placement())
 
 
@@ -43,6 +43,8 @@ class Gpu:
     def __init__(self, cupy: Any, engines: Path, placement: Placement) -> None:
         self.xp = cupy
         self.engines, self.placement = engines, placement
+        self._device = cupy.cuda.Device(placement.gpus[0])
+        self._device.use()
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
         self._in, self._out = Staging(cupy), Staging(cupy)
@@ -55,7 +57,8 @@ class Gpu:
 
     def put(self, *arrays: Any) -> tuple[Any, ...]:
         """The arrays on the GPU, in one copy from pinned memory; CuPy works on our stream from here on."""
-        self.stream.use()  # of this thread: another may have loaded us
+        self._device.use()  # of this thread: another may have loaded us
+        self.stream.use()
         if self._copying:
             self.stream.synchronize()
         starts, total = _lay_out(arrays)

@@ -84,6 +84,7 @@ class PlanScorer:
         self._inputs, ((self._output, self._sizes),) = inputs, output.items()
         self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in (*inputs, *output)}
         buckets = [self._open(number) for number in range(engine.num_optimization_profiles)]
+        self.runs = tuple(bucket.run for bucket in buckets)  # the captured run of each profile, in their order
         self._buckets = sorted(buckets, key=lambda bucket: sum(array.nbytes for array in bucket.inputs.values()))
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from shortlist.bundle import Bundle
 from shortlist.devices.faiss_gpu import Placement, cells_for, kind_for
 from shortlist.errors import ConfigError
 from shortlist.export.tensorrt import WORKSPACE, Profile
-from shortlist.serving.model_config import ENGINES, PLAN, read_config
+from shortlist.serving.model_config import ENGINES, PLAN, Gpus, gpus_of, read_config
 from shortlist.serving.plans import Wanted, wanted_plans
 from shortlist.serving.tensors import CASCADE
 
@@ -45,11 +45,15 @@ class Need:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the repository takes of each GPU; `alone` is taken as well, once, where `serve --stages` is used."""
+    """What the repository takes of each GPU; `alone` is taken as well, once, where `serve --stages` is used.
+
+    Where the index is spread over several GPUs, this is of the first; the others hold their part of the index alone.
+    """
 
     needs: tuple[Need, ...]
-    instances: int
+    instances: int  # on each of the GPUs that have any
     alone: tuple[Need, ...]
+    gpus: Gpus
 
     @property
     def per_instance(self) -> int:
@@ -64,6 +68,8 @@ class MemoryPlan:
     def to_json(self) -> dict[str, Any]:
         """Everything, in bytes."""
         return {
+            "gpus": list(self.gpus.numbers),
+            "index_gpus": self.gpus.spread,
             "instances": self.instances,
             "per_instance": self.per_instance,
             "total": self.total,
@@ -73,15 +79,20 @@ class MemoryPlan:
         }
 
 
-def memory_plan(repository: Path, number: str) -> MemoryPlan:
-    """The plan for version `number` of a GPU repository, with the plans' sizes where they are built already."""
+def memory_plan(repository: Path, number: str, instances: int | None = None) -> MemoryPlan:
+    """The plan for version `number` of a GPU repository, with the plans' sizes where they are built already.
+
+    `instances` on each GPU are by default as exported.
+    """
+    config = read_config(repository / CASCADE.name / "config.pbtxt")
+    gpus = gpus_of(config)
     version = repository / CASCADE.name / number
     bundle = Bundle.open(version / "bundle", verify=False)
     plans = wanted_plans(repository, number)
     fused = [plan for plan in plans if plan.path.parent.name == ENGINES]
     alone = [plan for plan in plans if plan.path.name == PLAN]
     needs = [
-        _index(bundle),
+        _index(bundle, len(gpus.numbers) if gpus.spread == "shards" else 1),
         *_tables(bundle),
         *(_engine(plan) for plan in fused),
         _activations(fused),
@@ -97,15 +108,15 @@ def memory_plan(repository: Path, number: str) -> MemoryPlan:
         _buffers(alone),
         Need("CUDA context", CUDA_CONTEXT, "estimate", "of Triton itself"),
     ]
-    (group,) = read_config(repository / CASCADE.name / "config.pbtxt").instance_group
-    return MemoryPlan(tuple(needs), int(group.count), tuple(others) if alone else ())
+    (group,) = config.instance_group
+    return MemoryPlan(tuple(needs), instances or int(group.count), tuple(others) if alone else (), gpus)
 
 
-def check_memory(repository: Path, number: str, allowed: float | None) -> None:
-    """Raise ConfigError, with the numbers and what to change, when more than `allowed` bytes are needed."""
+def check_memory(repository: Path, number: str, allowed: float | None, instances: int | None = None) -> None:
+    """Raise ConfigError, with the numbers and what to change, when more than `allowed` bytes of a GPU are needed."""
     if allowed is None:
         return
-    plan = memory_plan(repository, number)
+    plan = memory_plan(repository, number, instances)
     if plan.total <= allowed:
         return
     largest = sorted(plan.needs, key=lambda need: -need.bytes)[:3]
@@ -129,7 +140,8 @@ def memory_table(plan: MemoryPlan, allowed: float | None = None) -> Table:
     table.add_section()
     table.add_row("one instance", f"{plan.per_instance / 1e6:,.1f}")
     limit = "" if allowed is None else f"of {allowed / 1e6:,.0f} allowed"
-    table.add_row(f"{plan.instances} instances", f"{plan.total / 1e6:,.1f}", "", limit)
+    gpus = f" on each GPU of {', '.join(map(str, plan.gpus.homes))}" if len(plan.gpus.homes) > 1 else ""
+    table.add_row(f"{plan.instances} instances{gpus}", f"{plan.total / 1e6:,.1f}", "", limit)
     if plan.alone:
         extra = sum(need.bytes for need in plan.alone)
         table.add_row("filter and ranker alone", f"{extra / 1e6:,.1f}", "", "more, only with serve --stages")
@@ -168,16 +180,19 @@ def sized(graph: bytes, profile: Profile) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def _index(bundle: Bundle) -> Need:
-    """Inverted files hold an id beside each vector, and their lists grow ahead of what they hold."""
+def _index(bundle: Bundle, shards: int = 1) -> Need:
+    """Inverted files hold an id beside each vector, and their lists grow ahead of what they hold.
+
+    Of several shards this is one.
+    """
     start, stop = bundle.document("layout")["retrieval"]
-    count, dim = len(bundle.array("table")), stop - start
-    kind = kind_for(count)
+    items, dim = len(bundle.array("table")), stop - start
+    kind, count = kind_for(items), -(-items // shards)
     if kind == "flat":
         return Need("index", 2 * count * dim, "computed", f"flat, {count:,} × {dim} in fp16")
     code = dim if kind == "sq8" else dim // 4
-    size = round(LIST_GROWTH * count * (code + 8)) + 4 * dim * cells_for(count)
-    return Need("index", size, "estimate", f"{kind}, {count:,} × {code} bytes in {cells_for(count):,} cells")
+    size = round(LIST_GROWTH * count * (code + 8)) + 4 * dim * cells_for(items)
+    return Need("index", size, "estimate", f"{kind}, {count:,} × {code} bytes in {cells_for(items):,} cells")
 
 
 def _tables(bundle: Bundle) -> list[Need]:

@@ -19,7 +19,7 @@ from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
 from shortlist.serving.guard import answer_each
 from shortlist.serving.metrics import Flusher, Meter
-from shortlist.serving.model_config import DEVICE, ENGINES
+from shortlist.serving.model_config import DEVICE, ENGINES, placement
 from shortlist.serving.parse import field_of, parse_request
 from shortlist.serving.tensors import (
     CANARY,
@@ -41,7 +41,7 @@ class CascadeModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load and warm up the bundle that lies beside model.py, on the device that the configuration names."""
         bundle, wanted = bundle_folder(args), wanted_device(args)
-        device = choose_device(wanted, bundle.parent / ENGINES)
+        device = choose_device(wanted, bundle.parent / ENGINES, placement(args))
         if device.note:
             pb_utils.Logger.log_warn(f"cascade runs on the CPU: {device.note}")
         self.cascade = Cascade.load(bundle, device=device)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
-from shortlist.errors import ServerError
+from shortlist.devices.faiss_gpu import Placement
+from shortlist.errors import ConfigError, ServerError
 from shortlist.serving.gpu_models import STEPS, tensor_names
 from shortlist.serving.tensors import CANDIDATES, CASCADE, ENSEMBLE, MAX_BATCH, STAGES, Model
 
 DEVICE, ENGINES = "device", "engines"  # parameters of `cascade`: what it runs on, and where its plans lie
 PLAN, PLAN_PLATFORM = "model.plan", "tensorrt_plan"
-GPU = 0  # the first one visible; several are used by a server for each
+SPREAD, SPREAD_GPUS = "index_spread", "index_gpus"  # shards or replicas, and over which GPUs
+GPU_MEMORY = "gpu_memory"  # bytes of each GPU that may be taken
+SPREADS = ("shards", "replicas")
 _TYPES = {
     "BYTES": proto.TYPE_STRING,
     "FP16": proto.TYPE_FP16,
@@ -28,30 +34,62 @@ _HEADER = "# Written by shortlist.serving.model_config from shortlist.serving.te
 _KINDS = {"cpu": proto.ModelInstanceGroup.KIND_CPU, "gpu": proto.ModelInstanceGroup.KIND_GPU}
 
 
-def config_pbtxt(model: Model, instances: int = 1, device: str = "cpu") -> str:
-    """The text of a Python model's config.pbtxt, or of the CPU repository's ensemble."""
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of a repository: each has all instances, or the first has them and the index is spread over all."""
+
+    numbers: tuple[int, ...] = (0,)
+    spread: str | None = None  # of the index: shards or replicas
+    memory: float | None = None  # bytes that may be taken of each
+
+    @property
+    def homes(self) -> tuple[int, ...]:
+        """Those that have instances."""
+        return self.numbers[:1] if self.spread else self.numbers
+
+
+def parse_gpus(numbers: str, spread: str | None = None) -> Gpus:
+    """What `--gpus` and `--index-gpus` say. Raises ConfigError for what they do not allow."""
+    parts = [part.strip() for part in numbers.split(",")]
+    if not all(re.fullmatch("[0-9]{1,3}", part) for part in parts) or len({*map(int, parts)}) < len(parts):
+        raise ConfigError(f"--gpus = {numbers!r}: numbers of GPUs from 0, each once, such as 0,1 are allowed")
+    if spread not in (None, *SPREADS):
+        raise ConfigError(f"--index-gpus = {spread!r}: {' or '.join(SPREADS)} is allowed")
+    if spread and len(parts) < 2:
+        raise ConfigError(f"--index-gpus = {spread!r}: allowed with several --gpus, such as 0,1; they are {numbers!r}")
+    return Gpus(tuple(map(int, parts)), spread)
+
+
+def config_pbtxt(model: Model, instances: int = 1, gpus: Gpus | None = None) -> str:
+    """The text of a Python model's config.pbtxt, with `instances` on each of `gpus`, or of the CPU's ensemble."""
     config = _tensors(model)
     if model is ENSEMBLE:
         config.platform = "ensemble"
         config.ensemble_scheduling.CopyFrom(_ensemble_steps())
         return _text(config)
     config.backend = "python"
-    gpus = [GPU] if device == "gpu" else []
-    config.instance_group.append(proto.ModelInstanceGroup(kind=_KINDS[device], count=instances, gpus=gpus))
+    kind, homes = (_KINDS["gpu"], gpus.homes) if gpus else (_KINDS["cpu"], ())
+    config.instance_group.append(proto.ModelInstanceGroup(kind=kind, count=instances, gpus=homes))
     if model.batched:
         config.dynamic_batching.SetInParent()  # plain: queue policies stall requests after a burst
-    if device != "cpu":
-        config.parameters[DEVICE].string_value = device
+    if gpus:
+        config.parameters[DEVICE].string_value = "gpu"
         config.parameters[ENGINES].string_value = ENGINES
+        if gpus.memory is not None:
+            config.parameters[GPU_MEMORY].string_value = f"{gpus.memory:.0f}"
+        if gpus.spread:
+            config.parameters[SPREAD].string_value = gpus.spread
+            config.parameters[SPREAD_GPUS].string_value = ",".join(map(str, gpus.numbers))
     return _text(config)
 
 
-def plan_pbtxt(model: Model, profiles: int, instances: int = 1) -> str:
+def plan_pbtxt(model: Model, profiles: int, gpus: Gpus) -> str:
     """The text of a TensorRT plan's config.pbtxt; each instance may use all of the plan's optimisation profiles."""
     config = _tensors(model)
     config.platform = PLAN_PLATFORM
     config.default_model_filename = PLAN
-    group = proto.ModelInstanceGroup(kind=_KINDS["gpu"], count=instances, gpus=[GPU], profile=map(str, range(profiles)))
+    names = map(str, range(profiles))
+    group = proto.ModelInstanceGroup(kind=_KINDS["gpu"], count=1, gpus=gpus.homes, profile=names)
     config.instance_group.append(group)
     return _text(config)
 
@@ -82,6 +120,24 @@ def device_of(path: Path) -> str:
     return str(parameters[DEVICE].string_value) if DEVICE in parameters else "cpu"
 
 
+def gpus_of(config: proto.ModelConfig) -> Gpus:
+    """What `cascade`'s configuration says of GPUs."""
+    said = {name: value.string_value for name, value in config.parameters.items()}
+    numbers = map(int, said[SPREAD_GPUS].split(",")) if SPREAD in said else config.instance_group[0].gpus
+    memory = float(said[GPU_MEMORY]) if GPU_MEMORY in said else None
+    return Gpus(tuple(numbers) or (0,), said.get(SPREAD), memory)
+
+
+def placement(args: Mapping[str, str]) -> Placement:
+    """What Triton tells an instance: its own GPU, before the others over which its index is spread, if it is."""
+    own = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    if SPREAD not in parameters:
+        return Placement((own,))
+    others = [gpu for gpu in map(int, parameters[SPREAD_GPUS]["string_value"].split(",")) if gpu != own]
+    return Placement((own, *others), parameters[SPREAD]["string_value"])
+
+
 def config_json(path: Path, instances: int | None, wanted: str | None = None, device: str = "cpu") -> str:
     """A config.pbtxt as the JSON that Triton's load call takes, with `instances` in place of its own number.
 
@@ -94,7 +150,7 @@ def config_json(path: Path, instances: int | None, wanted: str | None = None, de
             group.count = instances
         if wanted is not None and config.name == CASCADE.name:
             group.kind = _KINDS[device]
-            group.gpus[:] = [GPU] if device == "gpu" else []
+            group.gpus[:] = gpus_of(config).homes if device == "gpu" else ()
     if wanted is not None and config.name == CASCADE.name:
         config.parameters[DEVICE].string_value = wanted
     return str(json_format.MessageToJson(config, preserving_proto_field_name=True))

@@ -7,12 +7,13 @@ business of `shortlist.export.engines`.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shortlist.bundle import Bundle
 from shortlist.config import CascadeConfig
@@ -22,21 +23,31 @@ from shortlist.export.samples import bundle_subjects, graph_buckets
 from shortlist.export.tensorrt import Backend, Profile, check_capability, device_capability, find_backend
 from shortlist.export.twin import calibrated_ranges, float_twin
 from shortlist.export.variants import PRECISIONS, is_offered, make_variant
+from shortlist.kernels.arrays import import_cupy
 from shortlist.serving.gpu_models import PLANS
 from shortlist.serving.model_config import ENGINES, PLAN
+from shortlist.serving.rivals import (
+    CHOSEN,
+    FOLDER,
+    MEASURE,
+    RIVALS,
+    Builder,
+    Contest,
+    choose,
+    competing,
+    notes,
+    read_notes,
+    rival_path,
+)
 from shortlist.serving.tensors import CASCADE
 from shortlist.serving.triton import default_cache
 
-DEFAULT_PRECISIONS = {"user": "fp16", "filter": "int8", "ranker": "fp16"}
-CHOSEN = "precisions.json"
+if TYPE_CHECKING:
+    from shortlist.devices.timing import Timer
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Builder:
-    """Who builds plans, for which compute capability (89 is 8.9), and where they are kept for the next time."""
-
-    cache: EngineCache
-    sm: int
+DEFAULT_PRECISIONS = {"user": "fp16", "filter": MEASURE, "ranker": "fp16"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +75,7 @@ def find_builder(folder: Path | None = None) -> Builder:
             f"plans are built by TensorRT on the GPU that will run them, and {missing}; export on that machine (the "
             "image of Dockerfile.gpu does so at its first start), or use --engines later: `shortlist serve` builds them"
         )
-    return make_builder(find_backend("tensorrt"), device_capability() or 0, folder)
+    return replace(make_builder(find_backend("tensorrt"), device_capability() or 0, folder), timer=_find_timer())
 
 
 def missing_builder() -> str:
@@ -85,39 +96,56 @@ def make_builder(backend: Backend, sm: int, folder: Path | None = None) -> Build
 
 
 def parse_precisions(given: Sequence[str]) -> dict[str, str]:
-    """`filter=int8`-like choices over the defaults. Raises ConfigError for an unknown model or precision."""
+    """`filter=int8`-like choices over the defaults; of `filter=int8,fp16` or `filter=measure` the GPU takes one.
+
+    Raises ConfigError for an unknown model or precision, or precisions that cannot compete.
+    """
     chosen = dict(DEFAULT_PRECISIONS)
     for text in given:
         model, _, precision = text.partition("=")
-        if model not in chosen or precision not in PRECISIONS:
+        rivals = competing(precision)
+        if model not in chosen or not set(rivals) <= set(PRECISIONS):
             raise ConfigError(
                 f"--precision = {text!r}: MODEL=PRECISION is allowed, a model of {', '.join(chosen)} "
-                f"in {', '.join(PRECISIONS)}"
+                f"in {', '.join(PRECISIONS)}, or {MEASURE}"
             )
+        if len(rivals) > 1 and not set(rivals) <= set(RIVALS):
+            raise ConfigError(f"--precision = {text!r}: only {', '.join(RIVALS)} can be measured against each other")
         chosen[model] = precision
     return chosen
 
 
-def make_graphs(bundle: Bundle, precisions: Mapping[str, str]) -> dict[str, bytes]:
-    """The bundle's graphs as TensorRT gets them. Raises ConfigError where a precision does not suit a graph."""
+def make_graphs(bundle: Bundle, precisions: Mapping[str, str]) -> dict[str, dict[str, bytes]]:
+    """The bundle's graphs as TensorRT gets them: for each model one in every precision that competes for it.
+
+    Raises ConfigError where a precision does not suit a graph.
+    """
     quantized = bundle.graph("filter").read_bytes()
     ranges: dict[str, Mapping[str, float]] = {"user": {}, "filter": calibrated_ranges(quantized), "ranker": {}}
-    if precisions["ranker"] in ("int8", "fp8"):
+    if {"int8", "fp8"} & set(competing(precisions["ranker"])):
         ranges |= {s.model: s.ranges for s in bundle_subjects(bundle, 64) if s.model == "ranker"}
     graphs = {name: bundle.graph(name).read_bytes() for name in precisions} | {"filter": float_twin(quantized)}
-    made = {}
-    for name, precision in precisions.items():
+    made: dict[str, dict[str, bytes]] = {name: {} for name in precisions}
+    for name, precision in ((name, rival) for name, text in precisions.items() for rival in competing(text)):
         try:
-            made[name] = make_variant(graphs[name], precision, ranges[name])
+            made[name][precision] = make_variant(graphs[name], precision, ranges[name])
         except ValueError as error:
             raise ConfigError(f"--precision = {name}={precision}: {error}; choose another for {name}") from error
     return made
 
 
-def graph_files(graphs: Mapping[str, bytes], precisions: Mapping[str, str]) -> dict[str, bytes]:
-    """What plans are built from, as files of a version of `cascade`."""
-    files = {f"{ENGINES}/{name}.onnx": graph for name, graph in graphs.items()}
-    return files | {f"{ENGINES}/{CHOSEN}": json.dumps(dict(precisions), indent=1).encode()}
+def first_graphs(graphs: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    """Of each model the graph that stands in until something is measured."""
+    return {name: next(iter(rivals.values())) for name, rivals in graphs.items()}
+
+
+def graph_files(graphs: Mapping[str, Mapping[str, bytes]], precisions: Mapping[str, str]) -> dict[str, bytes]:
+    """What plans are built from, as files of a version of `cascade`; where precisions compete, all their graphs."""
+    files = {f"{ENGINES}/{name}.onnx": graph for name, graph in first_graphs(graphs).items()}
+    for name, rivals in graphs.items():
+        if len(rivals) > 1:
+            files |= {str(rival_path(Path(ENGINES), name, rival)): graph for rival, graph in rivals.items()}
+    return files | {f"{ENGINES}/{CHOSEN}": notes(precisions)}
 
 
 def wanted_plans(repository: Path, number: str) -> list[Wanted]:
@@ -140,12 +168,9 @@ def alone_profiles(bundle: Bundle) -> dict[str, list[Profile]]:
 
 
 def read_precisions(engines: Path) -> dict[str, str]:
-    """The precision of each graph, as `graph_files` noted it."""
-    try:
-        chosen: dict[str, str] = json.loads((engines / CHOSEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{engines / CHOSEN}: cannot be read ({error}); export again into a new folder") from error
-    return chosen
+    """The precision of each graph: as it was asked for, or chosen since."""
+    noted = read_notes(engines)
+    return {name: noted[name] for name in DEFAULT_PRECISIONS if name in noted}
 
 
 def complete(
@@ -153,10 +178,13 @@ def complete(
 ) -> list[Engine]:
     """Build what plans are missing, or are of another GPU, TensorRT or graph; those that fit are left alone.
 
-    `tell` is told of every plan before it is built. Raises BundleError when TensorRT refuses a graph, ConfigError when
-    the GPU has not the precision or the folder cannot be written.
+    Where precisions compete, the builder's timer chooses first, once for a kind of GPU and a TensorRT. `tell` is told
+    of every plan before it is built, and of every choice. Raises BundleError when TensorRT refuses a graph,
+    ConfigError when the GPU has not the precision or the folder cannot be written.
     """
     engines = []
+    for contest in _contests(repository, number):
+        choose(repository / CASCADE.name / number / ENGINES, contest, builder, tell or log.info)
     for wanted in wanted_plans(repository, number):
         if not is_offered(wanted.precision, builder.sm):
             raise ConfigError(
@@ -174,6 +202,26 @@ def complete(
             _put(engine.path, wanted.path)
             engines.append(engine)
     return engines
+
+
+def _contests(repository: Path, number: str) -> Iterable[Contest]:
+    """The models for which precisions compete."""
+    rivals = read_notes(repository / CASCADE.name / number / ENGINES).get(FOLDER, {})
+    wanted = wanted_plans(repository, number) if rivals else []
+    for model, names in rivals.items():
+        of_model = [plan for plan in wanted if plan.model == model]  # that of `cascade` first
+        yield Contest(model, names, of_model[0].profiles, [plan.path.with_suffix(".onnx") for plan in of_model])
+
+
+def _find_timer() -> Timer | None:
+    """What measures plans here; None without CuPy, which leaves that to `shortlist serve`."""
+    try:
+        import_cupy()
+    except ImportError:
+        return None
+    from shortlist.devices.timing import time_plans
+
+    return time_plans
 
 
 def _config(bundle: Bundle) -> CascadeConfig:

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 from shortlist.bundle import MANIFEST, Bundle
 from shortlist.errors import BundleError, ConfigError
 from shortlist.serving.gpu_models import FILTER, PLANS, RANKER, STEPS, gpu_models
-from shortlist.serving.model_config import config_pbtxt, device_of, gpu_ensemble_pbtxt, plan_pbtxt
+from shortlist.serving.model_config import ENGINES, Gpus, config_pbtxt, device_of, gpu_ensemble_pbtxt, plan_pbtxt
 from shortlist.serving.process import usable_cores
 from shortlist.serving.tensors import CASCADE, ENSEMBLE, STAGES
 
 if TYPE_CHECKING:
-    from shortlist.serving.plans import Builder
+    from shortlist.serving.rivals import Builder
     from shortlist.serving.where import Where
 
 TARGETS = ("cpu", "gpu")
@@ -38,6 +38,7 @@ class GpuOptions:
     precisions: Mapping[str, str]
     builder: Builder | None  # of its plans; None leaves them to `shortlist serve`
     memory: float | None = None  # bytes that it may take of each GPU
+    gpus: Gpus = field(default_factory=Gpus)
     tell: Callable[[str], None] = field(default=lambda _: None)
 
 
@@ -61,7 +62,7 @@ def build_repository(
 ) -> Path:
     """Put the bundle into the repository `out`; returns the version folder that serves it.
 
-    `instances` of each model are by default one per core, on a GPU two. `stages` adds the stage models and the
+    `instances` of each model are by default one per core, on each GPU two. `stages` adds the stage models and the
     ensemble over them; a GPU's repository, for which `gpu` is needed, always has its own. A bundle that the newest
     version already holds is not added again. Raises BundleError for a damaged bundle, ConfigError for a target or
     folder that cannot be used, a disk that is full, or a GPU that is too small.
@@ -117,16 +118,18 @@ def _cpu_parts(instances: int, stages: bool) -> list[_Part]:
 
 def _gpu_parts(bundle: Bundle, gpu: GpuOptions, instances: int) -> list[_Part]:
     """`cascade` with the graphs of all plans, and the models for teams who call stages alone."""
-    from shortlist.serving.plans import alone_profiles, graph_files, make_graphs
+    from shortlist.serving.plans import alone_profiles, first_graphs, graph_files, make_graphs
 
-    graphs = make_graphs(bundle, gpu.precisions)
-    files = {"model.py": model_source(CASCADE.name), **graph_files(graphs, gpu.precisions)}
-    parts = [_Part(CASCADE.name, config_pbtxt(CASCADE, instances, "gpu"), files)]
+    made = make_graphs(bundle, gpu.precisions)
+    files = {"model.py": model_source(CASCADE.name), **graph_files(made, gpu.precisions)}
+    graphs = first_graphs(made)
+    gpus = replace(gpu.gpus, memory=gpu.memory)
+    parts = [_Part(CASCADE.name, config_pbtxt(CASCADE, instances, gpus), files)]
     models = gpu_models(graphs[FILTER], graphs[RANKER])
     profiles = alone_profiles(bundle)
     for name, model in models.items():
         if name in PLANS:
-            parts.append(_Part(name, plan_pbtxt(model, len(profiles[name])), {"model.onnx": graphs[name]}))
+            parts.append(_Part(name, plan_pbtxt(model, len(profiles[name]), gpus), {"model.onnx": graphs[name]}))
         elif name == ENSEMBLE.name:
             parts.append(_Part(name, gpu_ensemble_pbtxt(models), {}))
         else:
@@ -169,7 +172,7 @@ def _finish(repository: Path, number: str, gpu: GpuOptions) -> None:
 def _write(part: _Part, version: Path, bundle: Bundle) -> None:
     version.mkdir(parents=True)
     for name, content in part.files.items():
-        (version / name).parent.mkdir(exist_ok=True)
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
         (version / name).write_bytes(content)
     if part.name == CASCADE.name:
         _copy_bundle(bundle, version / "bundle")
@@ -220,11 +223,24 @@ def _holds(version: Path, bundle: Bundle, part: _Part) -> bool:
     """Whether a version of `cascade` is whole, with the contents of `bundle` and the same graphs."""
     try:
         held = Bundle.open(version / "bundle")
-        graphs = {n: content for n, content in part.files.items() if n != "model.py"}  # an upgrade changes no version
-        same = all((version / name).read_bytes() == content for name, content in graphs.items())
-    except (BundleError, OSError):
+        same = _same_graphs(version, part.files)
+    except (BundleError, OSError, ValueError):
         return False
     return same and held.version == bundle.version and held.files == bundle.files
+
+
+def _same_graphs(version: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether the graphs are the same, whichever of several precisions was chosen since; an upgrade changes none."""
+    from shortlist.serving.rivals import CHOSEN, FOLDER, asked
+
+    notes = f"{ENGINES}/{CHOSEN}"
+    if notes not in files:
+        return True
+    wanted = asked(files[notes])
+    changing = {"model.py", notes, *(f"{ENGINES}/{model}.onnx" for model in wanted.get(FOLDER, {}))}
+    return asked((version / notes).read_bytes()) == wanted and all(
+        (version / name).read_bytes() == content for name, content in files.items() if name not in changing
+    )
 
 
 def _numbers(model: Path) -> list[int]:

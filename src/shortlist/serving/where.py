@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shortlist.errors import ConfigError
-from shortlist.serving.model_config import ENGINES, device_of
+from shortlist.serving.model_config import ENGINES, device_of, gpus_of, read_config
 from shortlist.serving.tensors import CASCADE
 
 WANTED = ("cpu", "gpu", "auto")
@@ -25,10 +25,11 @@ class Where:
     note: str = ""
 
 
-def settle(repository: Path, wanted: str | None, tell: Callable[[str], None]) -> Where:
+def settle(repository: Path, wanted: str | None, tell: Callable[[str], None], instances: int | None = None) -> Where:
     """Where to serve `repository`: as `wanted`, by default as it says itself; for a GPU its plans are completed.
 
-    Raises ConfigError when a GPU is demanded and cannot be used, or plans cannot be built.
+    Raises ConfigError when a GPU is demanded and cannot be used, has no room for `instances` by the limit given at
+    export, or plans cannot be built.
     """
     if wanted not in (None, *WANTED):
         raise ConfigError(f"--device = {wanted!r}: {', '.join(WANTED)} is allowed")
@@ -47,6 +48,7 @@ def settle(repository: Path, wanted: str | None, tell: Callable[[str], None]) ->
     if missing:
         tell(f"serving on the CPU: {missing}")
         return Where(wanted, "cpu", missing)
+    _check_room(repository, instances)
     _complete(repository, tell)
     return Where(wanted, "gpu")
 
@@ -54,7 +56,17 @@ def settle(repository: Path, wanted: str | None, tell: Callable[[str], None]) ->
 def _missing(repository: Path) -> str:
     from shortlist.devices.probe import what_is_missing
 
-    return what_is_missing(repository / CASCADE.name / str(_newest(repository)) / ENGINES)
+    config = read_config(repository / CASCADE.name / "config.pbtxt")
+    return what_is_missing(repository / CASCADE.name / str(_newest(repository)) / ENGINES, gpus_of(config).numbers)
+
+
+def _check_room(repository: Path, instances: int | None) -> None:
+    allowed = gpus_of(read_config(repository / CASCADE.name / "config.pbtxt")).memory
+    if allowed is None:
+        return
+    from shortlist.serving.memory import check_memory
+
+    check_memory(repository, str(_newest(repository)), allowed, instances)
 
 
 def _complete(repository: Path, tell: Callable[[str], None]) -> None:
