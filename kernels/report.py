@@ -27,7 +27,7 @@ from shortlist.kernels.top_k.gpu import THREADS as TOP_K_THREADS
 from shortlist.kernels.top_k.gpu import plan as top_k_plan
 
 ENOUGH = 0.75  # occupancy below which a variant states its reason
-WIDE_TILES = "wide tiles fill shared memory; each thread's loads in flight keep the memory busy"
+WIDE_TILES = "wide rows take shared memory and registers; each thread's loads in flight keep the memory busy"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from shortlist.cli.main import app
+from shortlist.errors import MissingExtraError
 from shortlist.evaluation import students
 from shortlist.kernels.benchmark import tables
 
@@ -39,3 +40,10 @@ def test_filters_are_compared_by_the_run_that_is_named(tmp_path: Path, monkeypat
     out = tmp_path / "students.json"
     done = CliRunner().invoke(app, ["bench", "students", str(tmp_path), "--rounds", "7", "--json", "--out", str(out)])
     assert json.loads(done.stdout) == json.loads(out.read_text()) == {"run": str(tmp_path), "rounds": "7"}
+
+
+def test_a_missing_rival_is_told_before_anything_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = CliRunner().invoke(app, ["bench", "kernels"])
+    assert isinstance(done.exception, MissingExtraError)
+    assert "shortlist[bench]" in str(done.exception)

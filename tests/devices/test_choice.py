@@ -146,3 +146,14 @@ def test_a_gpu_that_fails_is_not_blamed_on_the_bundle(
     monkeypatch.setattr(device, "keep", fail)
     with pytest.raises(ConfigError, match=rf"device = 'gpu': it failed.*{error}.*nvidia-smi"):
         Cascade.load(make_bundle(tmp_path / "bundle"), device=device)
+
+
+def test_a_driver_that_is_missing_is_no_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail() -> bool:
+        raise RuntimeError("cudaErrorInsufficientDriver")  # CuPy's errors are RuntimeErrors
+
+    monkeypatch.setattr(install(monkeypatch), "is_available", fail, raising=False)
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "is_available", fail)
+    device = choose_device("auto", tmp_path)
+    assert device.name == "cpu"
+    assert "cudaErrorInsufficientDriver" in device.note

@@ -18,7 +18,7 @@ def bench() -> None:
 
 @app.command()
 def kernels(
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every rival once, in random order.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every rival once, in random order.")] = 40,
     table: Annotated[int, typer.Option(min=1000, help="Items that features are gathered from.")] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
@@ -27,9 +27,15 @@ def kernels(
 
     Example: shortlist bench kernels --json
     """
+    from importlib.util import find_spec
+
     from rich.console import Console
 
+    from shortlist.errors import MissingExtraError
     from shortlist.kernels.benchmark import run, tables
+
+    if find_spec("pyversity") is None:
+        raise MissingExtraError("pyversity", "bench")
 
     report = run(rounds, table)
     content = json.dumps(report, indent=1)

@@ -48,7 +48,7 @@ def export(
 
     The repository holds a verified copy of the bundle. A bundle it has already is not added again; another one
     becomes the next version, which a running `shortlist serve` loads by itself. For a GPU it also holds TensorRT plans,
-    built on the GPU that will run them; --report needs none.
+    built on the GPU that will run them; --report needs none (but the extra rtx).
 
     Example: shortlist export runs/demo --target cpu --out build/demo
     """
@@ -56,6 +56,7 @@ def export(
     from shortlist.serving.repository import build_repository, find_bundle
 
     bundle = find_bundle(run)
+    backend = _report_backend() if report else None  # before anything is written
     placed = parse_gpus(gpus, index_gpus)
     gpu = _gpu_options(precision or [], engines, gpu_memory, placed) if target == "gpu" else None
     version = build_repository(bundle, out, target, instances=instances, stages=stages, gpu=gpu)
@@ -65,7 +66,7 @@ def export(
     if gpu:
         found["memory"] = _memory(out, version, gpu_memory, as_json)
     if report:
-        found |= _report(bundle, out / REPORT, as_json)
+        found |= _report(bundle, out / REPORT, backend, as_json)
     if as_json:
         typer.echo(json.dumps(found))
     else:
@@ -109,22 +110,27 @@ def _memory(out: Path, version: Path, gigabytes: float | None, quiet: bool) -> d
     return plan.to_json()
 
 
-def _report(bundle: Path, path: Path, quiet: bool) -> dict[str, Any]:
+def _report_backend() -> Any:
+    """What builds the engines of a report. Raises MissingExtraError where nothing does."""
+    from shortlist.errors import MissingExtraError
+    from shortlist.export.tensorrt import find_backend
+
+    try:
+        return find_backend("tensorrt_rtx")  # builds for GPUs that are not here
+    except MissingExtraError:
+        return find_backend()
+
+
+def _report(bundle: Path, path: Path, backend: Any, quiet: bool) -> dict[str, Any]:
     """What builds for which GPU in which precision; written to `path`, shown as a table unless `quiet`."""
     from rich.console import Console
 
     from shortlist.bundle import Bundle
-    from shortlist.errors import MissingExtraError
     from shortlist.export.engines import EngineCache
     from shortlist.export.report import engine_report, print_report, unexpected_failures
     from shortlist.export.samples import bundle_subjects
-    from shortlist.export.tensorrt import find_backend
     from shortlist.serving.triton import default_cache
 
-    try:
-        backend = find_backend("tensorrt_rtx")  # builds for GPUs that are not here
-    except MissingExtraError:
-        backend = find_backend()
     cache = EngineCache(default_cache() / "engines", backend)
     made = engine_report(bundle_subjects(Bundle.open(bundle)), cache, show_progress=not quiet)
     made["failures"] = unexpected_failures(made)

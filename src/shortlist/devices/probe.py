@@ -19,7 +19,11 @@ def what_is_missing(engines: Path | None, gpus: Sequence[int] = (0,)) -> str:
         cupy = import_cupy()
     except ImportError as error:  # also one that lacks its libraries
         return str(error)
-    if not cupy.cuda.is_available():
+    try:
+        available = cupy.cuda.is_available()
+    except RuntimeError as error:  # no driver, or one that is too old
+        return f"there is no GPU: {error}"
+    if not available:
         return (
             "there is no GPU: CUDA sees none (a package built for GPUs, as onnxruntime-gpu or faiss-gpu, brings none)"
         )
