@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from shortlist.serving.tensors import (
-    CASCADE,
     CHANNELS,
     ENSEMBLE,
     INPUTS,
@@ -74,11 +73,6 @@ def tensor_names(step: Model) -> tuple[dict[str, str], dict[str, str]]:
     inputs = {t.name: _input_name(step, t) for t in step.inputs}
     outputs = {t.name: _output_name(step, t) for t in step.outputs}
     return inputs, outputs
-
-
-def gpu_model_names() -> tuple[str, ...]:
-    """Every model of a GPU repository."""
-    return (CASCADE.name, *STEPS, ENSEMBLE.name)
 
 
 def _input_name(step: Model, tensor: Tensor) -> str:
