@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shortlist.errors import install_hint
 from shortlist.kernels.nvidia import nvrtc
 
 _CPU, _CUDA = 1, 2  # DLPack's device types
@@ -60,10 +61,25 @@ def import_cupy() -> Any:
     try:
         import cupy
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("CuPy is not installed: pip install 'shortlist[gpu]'") from error
+        raise ModuleNotFoundError(f"CuPy is not installed: {install_hint('gpu')}") from error
     with suppress(ModuleNotFoundError):
         nvrtc()  # CuPy compiles with it, and would not find pip's
     return cupy
+
+
+def why_no_gpu() -> str:
+    """Why no kernel can run on a GPU here, in one line; empty where one can."""
+    try:
+        cupy = import_cupy()
+    except ImportError as error:  # also one that lacks its libraries
+        return str(error)
+    try:
+        available = cupy.cuda.is_available()
+    except RuntimeError as error:  # no driver, or one that is too old
+        return f"there is no GPU: {error}"
+    if available:
+        return ""
+    return "there is no GPU: CUDA sees none (a package built for GPUs, as onnxruntime-gpu or faiss-gpu, brings none)"
 
 
 def check_integer(name: str, number: Any) -> None:

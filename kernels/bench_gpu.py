@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.kernels.arrays import import_cupy
+from shortlist.kernels.arrays import import_cupy, why_no_gpu
 from shortlist.kernels.gpu import options
 from shortlist.kernels.gpu_jobs import AWKWARD, STANDARD, TABLE, Build, Job
 from shortlist.kernels.report import table
@@ -48,18 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = measure(cupy, STANDARD, TABLE, REPEATS, FLUSH)
     print(json.dumps(found, indent=2) if chosen.json else as_text(found))
     return 0
-
-
-def why_no_gpu() -> str:
-    """Why no kernel can run here; empty where one can."""
-    try:
-        cupy = import_cupy()
-    except ModuleNotFoundError as error:
-        return str(error)
-    try:
-        return "" if cupy.cuda.runtime.getDeviceCount() else "none was found"
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return str(error)
 
 
 def wrong_jobs(cupy: Any, builds: Sequence[Build], rows: int) -> list[str]:

@@ -54,8 +54,8 @@ def load_width(array: Any) -> int:
 
 
 def new_refused(checks: int) -> Any:
-    """An int32 array for the flat index of the first value that each of a kernel's `checks` refuses.
+    """An int32 array for the flat index of the first value that each of a kernel's `checks` refuses, NOTHING so far.
 
-    Kernels take the minimum of it and what they refuse: fill it with NOTHING before each launch.
+    Kernels take the minimum of it and what they refuse, so it serves many launches until something was refused.
     """
-    return import_cupy().empty(checks, np.int32)
+    return import_cupy().full(checks, NOTHING, np.int32)

@@ -21,7 +21,7 @@ from shortlist.kernels.dpp.reference import dpp_reference
 from shortlist.kernels.fuse_features.columns import Columns, make_columns
 from shortlist.kernels.fuse_features.gpu import fuse_features
 from shortlist.kernels.fuse_features.reference import fuse_features_reference
-from shortlist.kernels.gpu import NOTHING, new_refused
+from shortlist.kernels.gpu import new_refused
 from shortlist.kernels.mmr.gpu import mmr
 from shortlist.kernels.mmr.reference import mmr_reference
 from shortlist.kernels.top_k.gpu import plan as top_k_plan
@@ -93,9 +93,7 @@ def fusion(shape: Features, batch: int, missing: float, cupy: Any, table: int) -
     here, device = [*given, columns], [cupy.asarray(array) for array in given]
     ours, theirs = [*device, there], [*device, stacked]
     linear = cupy.empty((batch, shape.count), np.float32)
-    out = (cupy.empty((*linear.shape, stacked.shape[1]), shape.features), linear)
-    refused = new_refused(1)
-    refused.fill(NOTHING)
+    out, refused = (cupy.empty((*linear.shape, stacked.shape[1]), shape.features), linear), new_refused(1)
     sizes = (shape.count, shape.width, shape.dim, shape.channels, shape.side)
     return Job(
         name=f"fuse_features B={batch} N={sizes[0]} W={sizes[1]} D={sizes[2]} C={sizes[3]} S={sizes[4]} {shape.items}",

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from shortlist.errors import install_hint
+
 NVRTC = "libnvrtc.so.12"
 
 
@@ -62,14 +64,14 @@ def nvrtc() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(NVRTC if folder is None else str(folder / "lib" / NVRTC), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
-        raise ModuleNotFoundError(f"{NVRTC} is missing: pip install 'shortlist[cuda]'") from error
+        raise ModuleNotFoundError(f"{NVRTC} is missing: {install_hint('cuda')}") from error
 
 
 def headers() -> Path:
     """The folder of cuda_fp16.h. Raises ModuleNotFoundError where pip's package of the headers is missing."""
     folder = package("cuda_runtime")
     if folder is None:
-        raise ModuleNotFoundError("NVIDIA's CUDA headers are missing: pip install 'shortlist[cuda]'")
+        raise ModuleNotFoundError(f"NVIDIA's CUDA headers are missing: {install_hint('cuda')}")
     return folder / "include"
 
 

@@ -2,7 +2,7 @@
 
     python -m shortlist.kernels.report [--json]
 
-Needs no GPU. `compiled` compiles and `roofline` predicts; here is which shapes are looked at, and how it is printed.
+Needs no GPU. `occupancy` compiles and `roofline` predicts; here is which shapes are looked at, and how it is printed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.kernels.compiled import ARCHITECTURES, compile_source, occupancy
 from shortlist.kernels.fuse_features.gpu import plan as fuse_plan
 from shortlist.kernels.gpu import options
 from shortlist.kernels.mmr.gpu import CANDIDATE_BYTES
 from shortlist.kernels.mmr.gpu import plan as greedy_plan
-from shortlist.kernels.roofline import MACHINES, Work, dpp, floor, fuse_features, mmr, top_k
+from shortlist.kernels.occupancy import ARCHITECTURES, compile_source, occupancy
+from shortlist.kernels.roofline import MACHINES, Work, dpp, floor, fuse_features, mmr, score_pool, top_k
+from shortlist.kernels.score_pool.gpu import THREADS as SCORE_POOL_THREADS
+from shortlist.kernels.score_pool.gpu import plan as score_pool_plan
 from shortlist.kernels.top_k.gpu import THREADS as TOP_K_THREADS
 from shortlist.kernels.top_k.gpu import plan as top_k_plan
 
@@ -55,6 +57,10 @@ def _fuse(items: str, features: str, width: int, load: int = 4, reason: str = ""
     )
 
 
+def _score_pool(dim: int, load: int) -> Variant:
+    return Variant("score_pool", f"D={dim} load={load}", {**score_pool_plan(dim, load)}, SCORE_POOL_THREADS)
+
+
 def _top_k(count: int) -> Variant:
     return Variant("top_k", f"N={count}", {**top_k_plan(count)}, TOP_K_THREADS)
 
@@ -73,6 +79,9 @@ VARIANTS = (
     _fuse("float32", "float32", 50, load=2),
     _fuse("float32", "float32", 96, reason=WIDE_TILES),
     _fuse("float16", "float16", 256, reason=WIDE_TILES),
+    _score_pool(64, 4),
+    _score_pool(256, 4),
+    _score_pool(50, 2),
     _top_k(500),
     _top_k(2000),
     _top_k(8192),
@@ -85,6 +94,7 @@ JOBS: Mapping[str, Work] = {
         f"fuse_features B={b} N=500 W=96 D=64 C=2 S=16 int8": fuse_features(b, 500, 96, 64, 2, 16, 1, 1)
         for b in (16, 64)
     },
+    **{f"score_pool B={b} N=2560 D=64": score_pool(b, 2560, 64) for b in (16, 64)},
     "top_k B=16 N=500 K=100": top_k(16, 500, 100, top_k_plan(500)["SLICE"], top_k_plan(500)["PARTS"]),
     "top_k B=16 N=8192 K=100": top_k(16, 8192, 100, top_k_plan(8192)["SLICE"], top_k_plan(8192)["PARTS"]),
 }

@@ -113,6 +113,16 @@ def dpp(batch: int, count: int, dim: int, k: int, item_bytes: int) -> Work:
     )
 
 
+def score_pool(batch: int, count: int, dim: int) -> Work:
+    """A gather and a dot product: after the row index a thread's loads follow in pairs, then two exchanges of sums."""
+    return Work(
+        bytes=batch * (count * (4 * dim + 16) + 4 * dim),
+        operations=batch * count * (2 * dim + 24),
+        blocks=batch * ceil(count / 64),
+        chain={"memory": 1 + ceil(dim / 32), "shuffle": 2, "arithmetic": 8 * ceil(dim / 16)},
+    )
+
+
 def top_k(batch: int, count: int, k: int, slice_size: int, parts: int) -> Work:
     """Every value is compared with 1,024 others, the K best with all; `slice_size` to a block, `parts` threads each."""
     slices, certain = ceil(count / slice_size), min(count, 1024)

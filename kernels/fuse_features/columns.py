@@ -79,16 +79,3 @@ def retyped(columns: Columns, dtype: str, step: float) -> Columns:
         zero=0.0,
         dtype=dtype,
     )
-
-
-def feature_step(quantized: bytes) -> float:
-    """Deviations between neighbouring integers of the features that the quantized graph takes."""
-    import onnx  # takes long, and only a graph of other types needs it
-    from onnx import numpy_helper
-
-    model = onnx.load_from_string(quantized)
-    scales = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] == "features":
-            return float(numpy_helper.to_array(scales[node.input[1]]))
-    return 1.0  # the features come in float

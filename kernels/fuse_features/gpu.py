@@ -44,10 +44,7 @@ def fuse_features(
     if batch * count == 0:
         return features, linear
     rows, users, channels, side = (import_cupy().ascontiguousarray(array) for array in (rows, users, channels, side))
-    seen = refused
-    if refused is None:
-        seen = new_refused(1)
-        seen.fill(NOTHING)
+    seen = new_refused(1) if refused is None else refused
     widths = (users.shape[1], items.shape[1], channels.shape[2], side.shape[1])
     constants = plan(items.dtype.name, columns.dtype, *widths, load_width(items))
     tile = int(constants["TILE"])

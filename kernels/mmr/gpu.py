@@ -35,8 +35,9 @@ def mmr(
 ) -> Any:
     """`shortlist.kernels.mmr` for contiguous CuPy arrays.
 
-    With `refused` (CuPy int32 [3]: rows, relevance, trade_off) nothing waits for the GPU and nothing is raised: it gets
-    the first flat index of each that was refused, or 2³¹ - 1; refused requests get no picks. So it suits CUDA graphs.
+    With `refused` (CuPy int32 [3], filled with 2³¹ - 1: rows, relevance, trade_off) nothing waits for the GPU and
+    nothing is raised: it gets the lowest flat index of each that was refused, and keeps what earlier calls wrote;
+    refused requests get no picks. So it suits CUDA graphs.
     """
     problem = Problem(items, rows, relevance, trade_off, k, groups, max_per_group, out)
     return run("mmr", problem, refused)
@@ -49,7 +50,6 @@ def run(name: str, problem: Problem, refused: Any, extra: Sequence[Any] = ()) ->
     if batch == 0:
         return picks
     seen = new_refused(CHECKS) if refused is None else refused
-    seen.fill(NOTHING)
     constants = plan(items.dtype.name, items.shape[1], load_width(items), count)
     launch = kernel(Path(__file__).parents[1] / name / f"{name}.cu", name, **constants)
     table = (items, np.int32(len(items)), problem.rows, problem.relevance, np.int32(count), problem.trade_off)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.kernels.arrays import adopt, check_integer, give_back, is_cupy
+from shortlist.kernels.arrays import adopt, check_apart, check_integer, give_back, is_cupy
 from shortlist.kernels.top_k import cpu
 
 LIMIT = 2**31 - 1  # positions are int32
@@ -17,7 +17,7 @@ def top_k(values: Any, k: int, *, out: Any = None) -> Any:
 
     Equal values go to the lowest position, NaN counts as -inf, -0 equals 0. `out` takes the result instead of a new
     array (NumPy's where the values are on the CPU, else CuPy's): then nothing is allocated, if values are contiguous
-    and K is at most 2,048 or N at most 4,096. The GPU takes N up to 8,192.
+    and K is at most 2,048 or N at most 4,096; it must not overlap the values. The GPU takes N up to 8,192.
     Raises TypeError for another dtype or library, ValueError for another shape; both name the argument.
     """
     array = adopt(values)
@@ -52,3 +52,4 @@ def _check(values: Any, k: int, out: Any) -> None:
         )
     if out.shape != (values.shape[0], k) or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"out: shape is {out.shape}; [{values.shape[0]}, {k}], contiguous and writable, is allowed")
+    check_apart("out", out, {"values": values})

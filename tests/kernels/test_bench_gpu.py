@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from shortlist.errors import install_hint
 from shortlist.kernels import bench_gpu, gpu_jobs
-from shortlist.kernels.bench_gpu import machine_of, main, measure, why_no_gpu
+from shortlist.kernels.bench_gpu import machine_of, main, measure
 from shortlist.kernels.gpu_jobs import SELECTIONS, Features, fusion, ranking, selection
 from tests.kernels.cuda import fake_cupy
 
@@ -37,10 +38,6 @@ class Event:
         pass
 
 
-class CudaRuntimeError(RuntimeError):
-    pass
-
-
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The fake CuPy with what only the benchmark uses: events, properties, and NumPy's functions for the rivals."""
@@ -60,8 +57,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     vars(fake)["__getattr__"] = from_numpy
     vars(fake.cuda).update(Event=Event, get_elapsed_time=lambda start, end: 1e3 * (end.at - start.at))
     vars(fake.cuda).update(get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None))
-    vars(fake.cuda.runtime).update(getDeviceCount=lambda: 1, getDeviceProperties=lambda number: H100)
-    vars(fake.cuda.runtime).update(CUDARuntimeError=CudaRuntimeError)
+    vars(fake.cuda).update(is_available=lambda: True)
+    vars(fake.cuda.runtime).update(getDeviceProperties=lambda number: H100)
     return fake
 
 
@@ -116,21 +113,14 @@ def test_without_cupy_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert main([]) == 2
-    expected = "bench-gpu needs an NVIDIA GPU: CuPy is not installed: pip install 'shortlist[gpu]'\n"
+    expected = f"bench-gpu needs an NVIDIA GPU: CuPy is not installed: {install_hint('gpu')}\n"
     assert capsys.readouterr().err == expected
 
 
-def test_without_a_driver_the_reason_is_the_drivers(cupy: Any) -> None:
-    def fail() -> int:
-        raise CudaRuntimeError("cudaErrorInsufficientDriver")
-
-    cupy.cuda.runtime.getDeviceCount = fail
-    assert why_no_gpu() == "cudaErrorInsufficientDriver"
-
-
-def test_without_a_device_none_was_found(cupy: Any) -> None:
-    cupy.cuda.runtime.getDeviceCount = lambda: 0
-    assert why_no_gpu() == "none was found"
+def test_without_a_gpu_one_line_says_so(cupy: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    cupy.cuda.is_available = lambda: False
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("bench-gpu needs an NVIDIA GPU: there is no GPU: CUDA sees none")
 
 
 @pytest.mark.parametrize(

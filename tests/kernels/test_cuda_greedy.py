@@ -201,11 +201,20 @@ def test_with_refused_of_the_caller_nothing_waits_and_other_requests_are_served(
     expected = method.reference(items, rows, relevance, trade_off, 4)
     rows[1, 6], rows[1, 4], relevance[1, 4], trade_off[0] = 99, -5, 0, -1
     expected[:2] = -1
-    refused = cupy.zeros(3, np.int32)
+    refused = gpu.new_refused(3)
     picks = method.on_gpu(*map(cupy.asarray, (items, rows, relevance, trade_off)), 4, refused=refused)
     assert cupy.syncs == 0
     assert refused.tolist() == [9 + 4, gpu.NOTHING, 0]
     assert np.array_equal(picks, expected)
+
+
+def test_what_one_call_refused_is_kept_by_the_next(cupy: FakeCupy, method: Method) -> None:
+    wrong, sound = _problem(2, 9, 8), _problem(2, 9, 8)
+    wrong[1][1, 3] = 99
+    refused = gpu.new_refused(3)
+    for problem in (wrong, sound):
+        method.on_gpu(*map(cupy.asarray, problem), 4, refused=refused)
+    assert refused.tolist() == [9 + 3, gpu.NOTHING, gpu.NOTHING]
 
 
 def test_out_takes_the_picks(cupy: FakeCupy, method: Method) -> None:

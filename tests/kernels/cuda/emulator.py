@@ -100,10 +100,18 @@ def _numbers(*values: int) -> bytes:
 def _describe(argument: Any) -> bytes:
     if not isinstance(argument, np.ndarray | np.generic):
         raise TypeError(f"{argument!r} has no width: kernels take arrays and NumPy scalars such as np.int32(7)")
+    code, memory = argument.dtype.char.replace("q", "l").replace("Q", "L"), argument
     if isinstance(argument, np.ndarray) and not argument.flags.c_contiguous:
-        raise TypeError("kernels take contiguous arrays")
-    code = argument.dtype.char.replace("q", "l").replace("Q", "L")
-    return _numbers(ord(code), isinstance(argument, np.ndarray), argument.nbytes) + argument.tobytes()
+        memory = _span(argument)
+    return _numbers(ord(code), isinstance(argument, np.ndarray), memory.nbytes) + memory.tobytes()
+
+
+def _span(array: Any) -> Any:
+    """All memory from the first element to the last of an array whose rows lie apart."""
+    if array.ndim != 2 or array.strides[1] != array.itemsize or array.strides[0] % array.itemsize:
+        raise TypeError("kernels take arrays that are contiguous, at least in each row of two dimensions")
+    stride, (count, width) = array.strides[0] // array.itemsize, array.shape
+    return np.lib.stride_tricks.as_strided(array, ((count - 1) * stride + width,), (array.itemsize,))
 
 
 def _store(results: bytes, arguments: Sequence[Any]) -> None:
@@ -113,6 +121,7 @@ def _store(results: bytes, arguments: Sequence[Any]) -> None:
             continue
         is_written, at = results[at], at + 1
         if is_written:
+            assert array.flags.c_contiguous, "kernels write to contiguous arrays"
             flat = np.frombuffer(results, array.dtype, array.size, at)
             np.copyto(array, flat.reshape(array.shape))
             at += array.nbytes

@@ -117,6 +117,12 @@ def test_what_cannot_be_is_refused_by_name(values: Any, k: int, out: Any, error:
         top_k(values, k, out=out)
 
 
+def test_an_out_in_the_memory_of_the_values_is_refused() -> None:
+    values = np.zeros((2, 6), np.float32)
+    with pytest.raises(ValueError, match="out: shares memory with values; memory of its own is allowed"):
+        top_k(values, 3, out=values.view(np.int32).reshape(4, 3)[:2])
+
+
 @pytest.mark.parametrize(("count", "k"), [(500, 100), (1682, 500)])
 def test_all_rivals_of_the_benchmark_find_the_same(count: int, k: int) -> None:
     found = {name: np.array(case()) for name, case in cases(2, count, k).items()}

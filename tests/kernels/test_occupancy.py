@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-from shortlist.kernels.compiled import ARCHITECTURES, Resources, compile_source, occupancy, read_report
+from shortlist.errors import install_hint
 from shortlist.kernels.gpu import options
 from shortlist.kernels.nvidia import CompileError, headers, machine_code
+from shortlist.kernels.occupancy import ARCHITECTURES, Resources, compile_source, occupancy, read_report
 from shortlist.kernels.report import ENOUGH, VARIANTS, Variant, compiled, main
 
 SPILLS = """
@@ -96,7 +98,7 @@ def test_the_same_source_gives_the_same_code(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'shortlist\[cuda\]'"):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(install_hint("cuda"))):
         headers()
 
 
