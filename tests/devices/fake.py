@@ -14,13 +14,13 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
-import faiss
 import numpy as np
 import onnx
 import pytest
@@ -32,12 +32,14 @@ from shortlist.export.samples import graph_buckets
 from shortlist.export.tensorrt import Backend, Built
 from shortlist.kernels import dpp, mmr, top_k
 from shortlist.kernels.fuse_features.cpu import fuse_features as fuse_on_cpu
+from shortlist.kernels.score_pool.reference import score_pool_reference
+from tests.devices import fake_faiss
 from tests.devices.fake_tensorrt import VERSION, TensorRT
 from tests.kernels.cuda import fake_cupy
 
 top_k_gpu = import_module("shortlist.kernels.top_k.gpu")  # the package shows the function under the name of the module
 
-SM = 90
+SM, ALIGNMENT = 90, 512
 NAMED_LIKE_NUMPYS = ("arange", "broadcast_to", "concatenate", "isfinite", "maximum", "minimum", "searchsorted", "stack")
 FUNCTIONS = (*NAMED_LIKE_NUMPYS, "take_along_axis", "where")
 
@@ -73,14 +75,26 @@ class ndarray(fake_cupy.ndarray):  # noqa: N801 - CuPy's name
 
     def __setitem__(self, place: Any, value: Any) -> None:
         _refuse_host_arrays("an assignment", (value,))
+        self._count_mask(place)
         super().__setitem__(place, value)
+
+    def __getitem__(self, place: Any) -> Any:
+        self._count_mask(place)
+        return super().__getitem__(place)
+
+    def _count_mask(self, place: Any) -> None:
+        """CuPy asks the GPU how many elements a mask has, and waits for the answer."""
+        parts = place if type(place) is tuple else (place,)
+        if any(isinstance(part, ndarray) and part.dtype == bool for part in parts):
+            self.fake.counts.waits += 1
 
     def set(self, array: np.ndarray, stream: Any = None) -> None:
         self.fake.counts.copies_in += 1
-        self.view(np.ndarray)[:] = array
+        self.view(np.ndarray)[...] = array
 
-    def get(self, stream: Any = None, out: Any = None) -> np.ndarray:
+    def get(self, stream: Any = None, out: Any = None, blocking: bool = True) -> np.ndarray:
         self.fake.counts.copies_out += 1
+        self.fake.counts.waits += blocking
         if out is None:
             return np.array(self)
         out[:] = self.view(np.ndarray)
@@ -88,6 +102,23 @@ class ndarray(fake_cupy.ndarray):  # noqa: N801 - CuPy's name
 
 
 ndarray.__module__ = "cupy"
+
+
+class Event:
+    """CUDA's event: the stream comes to it late, as far as its work is behind, and nobody knows before a wait."""
+
+    def __init__(self, fake: Machine) -> None:
+        self.fake, self.at, self.done = fake, 0.0, False
+
+    def record(self, stream: Stream) -> None:
+        self.at = perf_counter() + self.fake.behind
+        stream.events.append(self)
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    if not (start.done and end.done):
+        raise RuntimeError("cudaErrorNotReady: device not ready")
+    return 1e3 * (end.at - start.at)
 
 
 @dataclass
@@ -98,6 +129,8 @@ class Stream:
     ptr: int = 7
     recorded: list[Callable[[], None]] | None = None
     gpu: int = 0
+    is_spoiled: bool = False  # by something that cannot be captured
+    events: list[Event] = field(default_factory=list)  # that nobody knows it has come to
 
     def use(self) -> Stream:
         assert self.fake.current == self.gpu, "a stream of another GPU"
@@ -106,6 +139,9 @@ class Stream:
     def synchronize(self) -> None:
         assert self.recorded is None, "waiting while capturing"
         self.fake.counts.waits += 1
+        for event in self.events:
+            event.done = True
+        self.events.clear()
 
     def begin_capture(self) -> None:
         self.recorded = []
@@ -113,6 +149,8 @@ class Stream:
     def end_capture(self) -> Any:
         recorded, self.recorded = self.recorded, None
         assert recorded is not None
+        if self.is_spoiled:
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
         return SimpleNamespace(launch=lambda stream: [run() for run in recorded])
 
 
@@ -129,9 +167,18 @@ class Machine(fake_cupy.FakeCupy):
         self.cuda.Device = self._device
         self.cuda.Stream = self._stream
         self.cuda.alloc_pinned_memory = bytearray
+        self.behind = 0.0  # seconds of work that the GPU has not done when it is launched
+        self.cuda.Event, self.cuda.get_elapsed_time = lambda: Event(self), get_elapsed_time
         self.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
         for name in FUNCTIONS:
             setattr(self, name, self._wrapped(getattr(np, name)))
+
+    def empty(self, shape: Any, dtype: Any = np.float64) -> Any:
+        assert all(stream.recorded is None for stream in self.streams), "allocating while capturing"
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = super().empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + size].view(dtype).reshape(shape)
 
     def _device(self, number: int = 0) -> Any:
         return SimpleNamespace(compute_capability=str(SM), use=lambda: setattr(self, "current", number))
@@ -150,22 +197,6 @@ class Machine(fake_cupy.FakeCupy):
         return call
 
 
-class Resources:
-    """FAISS's StandardGpuResources."""
-
-    made: list[Resources]
-
-    def __init__(self) -> None:
-        self.temporary, self.stream = 0, 0
-        type(self).made.append(self)
-
-    def setTempMemory(self, size: int) -> None:  # noqa: N802
-        self.temporary = size
-
-    def setDefaultStream(self, device: int, stream: int) -> None:  # noqa: N802
-        self.stream = stream
-
-
 def install(monkeypatch: pytest.MonkeyPatch, kernels: str = "cpu", gpus: int = 1) -> Machine:
     """Make this a machine with `gpus` GPUs until the test ends."""
     machine = Machine()
@@ -175,19 +206,7 @@ def install(monkeypatch: pytest.MonkeyPatch, kernels: str = "cpu", gpus: int = 1
     monkeypatch.setattr("shortlist.kernels.gpu.machine_code", fake_cupy.machine_code)
     if kernels == "cpu":
         _use_cpu(monkeypatch, machine)
-    resources = type("StandardGpuResources", (Resources,), {"made": []})
-    options = type("Options", (SimpleNamespace,), {})
-    fakes = {
-        "StandardGpuResources": resources,
-        "get_num_gpus": lambda: gpus,
-        "GpuClonerOptions": options,
-        "GpuMultipleClonerOptions": options,
-        "GpuParameterSpace": faiss.ParameterSpace,
-        "index_cpu_to_gpu": lambda resources, device, index, options: index,
-        "index_cpu_to_gpu_multiple_py": lambda resources, index, options, gpus: index,
-    }
-    for name, value in fakes.items():
-        monkeypatch.setattr(faiss, name, value, raising=False)
+    fake_faiss.install(monkeypatch, gpus)
     return machine
 
 
@@ -240,6 +259,10 @@ def _use_cpu(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
     def best(values: Any, k: int, out: Any = None) -> Any:
         return top_k(*host(values), k).view(machine.ndarray)
 
+    def score(*given: Any) -> Any:
+        return tuple(array.view(machine.ndarray) for array in score_pool_reference(*host(*given)))
+
+    monkeypatch.setattr("shortlist.kernels.score_pool.gpu.score_pool", score)
     monkeypatch.setattr("shortlist.devices.gpu.fuse_features", fuse)
     monkeypatch.setattr("shortlist.devices.gpu.mmr", choosing(mmr))
     monkeypatch.setattr("shortlist.devices.gpu.dpp", choosing(dpp))

@@ -36,6 +36,13 @@ class Context:
     profile: int = -1
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
+    scratch: tuple[int, int] = (0, 0)  # address and bytes
+    has_run: bool = False
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert memory % 256 == 0, "not aligned"
+        assert size >= self.engine.device_memory_size_v2, "too little"
+        self.scratch = memory, size
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self.profile = profile
@@ -54,12 +61,18 @@ class Context:
         return tuple(sizes[axis][2] if isinstance(axis, str) else axis for axis in self.engine.shapes[name])
 
     def execute_async_v3(self, stream: int) -> bool:
-        recorded = self.engine.machine.streams[-1].recorded
-        if recorded is not None:
-            recorded.append(self._run)
-        else:
+        if self.engine.machine.refuses_to_run or not self.scratch[0]:
+            return False
+        current = self.engine.machine.streams[-1]
+        if current.recorded is None:
             self._run()
-        return not self.engine.machine.refuses_to_run
+        elif not self.has_run or self.engine.machine.refuses_capture:  # it would allocate
+            current.is_spoiled = True
+            return False
+        else:
+            current.recorded.append(self._run)
+        self.has_run = True
+        return True
 
     def _run(self) -> None:
         if self.engine.cost:
@@ -90,9 +103,13 @@ class Engine:
         if not self.cost:
             self.session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.num_optimization_profiles = len(self.profiles)
+        self.device_memory_size_v2 = 4096
+        self.contexts: list[Context] = []
 
-    def create_execution_context(self) -> Context:
-        return Context(self)
+    def create_execution_context(self, strategy: str = "static") -> Context:
+        own = (256 * (1 + len(self.contexts)), self.device_memory_size_v2) if strategy == "static" else (0, 0)
+        self.contexts.append(Context(self, scratch=own))
+        return self.contexts[-1]
 
     def get_tensor_dtype(self, name: str) -> str:
         return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.types[name])))
@@ -110,7 +127,8 @@ class TensorRT(ModuleType):
     def __init__(self, streams: Sequence[Any]) -> None:
         super().__init__("tensorrt")
         self.__version__ = VERSION
-        self.streams, self.refuses_to_run, self.loads = streams, False, True
+        self.streams, self.refuses_to_run, self.refuses_capture, self.loads = streams, False, False, True
+        self.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="static", USER_MANAGED="user managed")
         self.nptype, self.clock = np.dtype, 0.0
 
     def Runtime(self, logger: Logger) -> Any:  # noqa: N802

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 from shortlist.cascade import Cascade
 from shortlist.devices import choose_device
 from shortlist.devices.faiss_gpu import Placement
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, install_hint
 from shortlist.types import Request, Slate
 from tests.devices.fake import install
 from tests.factories import make_bundle
@@ -88,7 +89,7 @@ def _with_blind_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("lack", "said"),
     [
-        (_without_cupy, r"pip install 'shortlist\[gpu\]'"),
+        (_without_cupy, re.escape(install_hint("gpu"))),
         (_without_tensorrt, "TensorRT is not installed"),
         (_with_faiss_of_the_cpu, "the installed FAISS is for the CPU"),
         (_with_blind_faiss, "the installed FAISS sees no GPU"),

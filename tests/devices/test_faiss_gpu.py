@@ -6,8 +6,10 @@ import faiss
 import numpy as np
 import pytest
 
-from shortlist.devices.faiss_gpu import GpuIndex, Placement, cells_for, kind_for
+from shortlist.devices.faiss_gpu import GpuIndex, Placement, cells_for, code_size, kind_for
+from shortlist.errors import ConfigError
 from tests.devices.fake import Machine, install
+from tests.devices.fake_faiss import add_cuvs
 
 ITEMS, DIM = 2000, 16
 
@@ -34,7 +36,7 @@ def _recall(found: np.ndarray, vectors: np.ndarray, users: np.ndarray) -> float:
 
 @pytest.mark.parametrize(
     ("kind", "nprobe", "least"),
-    [("flat", None, 1.0), ("sq8", 128, 0.95), ("pq", 128, 0.4)],
+    [("flat", None, 1.0), ("ivf_sq8", 128, 0.95), ("ivf_pq", 128, 0.4)],
     ids=["flat", "IVF SQ8", "IVF PQ"],
 )
 def test_every_kind_finds_the_nearest(
@@ -53,42 +55,73 @@ def test_one_gpu_searches_without_a_copy_to_the_host(machine: Machine, vectors: 
 
 
 @pytest.mark.parametrize("spread", ["shards", "replicas"])
-def test_several_gpus_find_the_same(machine: Machine, vectors: np.ndarray, spread: str) -> None:
+def test_several_gpus_find_the_same(
+    machine: Machine, vectors: np.ndarray, spread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.devices.faiss_gpu.CHUNK", 300)
     users = machine.asarray(vectors[:9])
     found = _index(machine, vectors, gpus=(0, 1), spread=spread).search(users, 20)
     assert np.array_equal(found, _index(machine, vectors).search(users, 20))
 
 
 def test_temporary_memory_is_bounded_once_for_each_instance(machine: Machine, vectors: np.ndarray) -> None:
-    _index(machine, vectors, temporary_bytes=64 << 20)
-    assert [(r.temporary, r.stream) for r in faiss.StandardGpuResources.made] == [(64 << 20, 7)]
+    _index(machine, vectors, temp_memory_mib=64)
+    assert [(r.temporary, r.pinned) for r in faiss.StandardGpuResources.made] == [(64 << 20, 0)]
+
+
+def test_faiss_works_on_our_stream(machine: Machine, vectors: np.ndarray) -> None:
+    _index(machine, vectors)
+    assert [r.streams for r in faiss.StandardGpuResources.made] == [{0: machine.streams[-1].ptr}]
 
 
 def test_fewer_cells_are_searched_unless_the_bundle_says_how_many(machine: Machine, vectors: np.ndarray) -> None:
-    index = _index(machine, vectors, kind="sq8")
+    index = _index(machine, vectors, kind="ivf_sq8")
     assert faiss.extract_index_ivf(index._index).nprobe == cells_for(ITEMS) // 64
 
 
+def test_no_more_cells_are_searched_than_there_are(machine: Machine, vectors: np.ndarray) -> None:
+    index = _index(machine, vectors, nprobe=5000, kind="ivf_sq8")
+    assert faiss.extract_index_ivf(index._index).nprobe == cells_for(ITEMS)
+
+
+@pytest.mark.parametrize(("dim", "bytes_"), [(64, 16), (128, 32), (100, 20), (320, 64), (384, 96), (1024, 64), (7, 1)])
+def test_codes_have_a_size_that_a_gpu_can_search(dim: int, bytes_: int) -> None:
+    assert code_size(dim) == bytes_
+
+
+def test_vectors_of_any_width_can_be_coded(machine: Machine) -> None:
+    wide = np.random.default_rng(0).normal(size=(ITEMS, 20)).astype(np.float32)  # five bytes are not among the sizes
+    assert _index(machine, wide, kind="ivf_pq")._index.pq.M == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"kind": "hnsw"}, "gpu_index = 'hnsw': auto, flat, ivf_sq8, ivf_pq, cagra is allowed"),
+        ({"kind": "cagra", "gpus": (0, 1)}, "gpu_index = 'cagra': lies on one GPU, .* over 2; choose flat"),
+        ({"temp_memory_mib": 0}, r"gpu_temp_memory = 0: at least 1 \(MiB\)"),
+    ],
+    ids=["kind", "spread", "temporary memory"],
+)
+def test_a_placement_that_there_is_not_is_refused(said: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Placement(**said)  # type: ignore[arg-type]
+
+
 def test_cagra_needs_a_build_with_cuvs(machine: Machine, vectors: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="faiss-gpu-cuvs"):
+    with pytest.raises(ConfigError, match="faiss-gpu-cuvs"):
         _index(machine, vectors, kind="cagra")
 
 
-def test_cagra_is_built_where_the_build_has_it(
-    machine: Machine, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("k", [10, 64, 500])
+def test_cagra_finds_as_many_as_are_asked_for(
+    machine: Machine, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, k: int
 ) -> None:
-    class Graph(faiss.IndexFlatIP):  # type: ignore[misc]
-        def __init__(self, resources: object, dim: int, metric: int) -> None:
-            super().__init__(dim)
-
-        def train(self, data: np.ndarray) -> None:
-            self.add(data)
-
-    monkeypatch.setattr(faiss, "GpuIndexCagra", Graph, raising=False)
+    add_cuvs(monkeypatch)
     users = vectors[:5]
-    found = _index(machine, vectors, kind="cagra").search(machine.asarray(users), 10)
+    found = _index(machine, vectors, kind="cagra", gpus=(1,)).search(machine.asarray(users), k)
     assert _recall(found, vectors, users) == 1
 
 
 def test_larger_catalogues_take_coarser_kinds() -> None:
-    assert [kind_for(count) for count in (10**4, 10**6, 10**7, 10**8)] == ["flat", "flat", "sq8", "pq"]
+    assert [kind_for(count) for count in (10**4, 10**6, 10**7, 10**8)] == ["flat", "flat", "ivf_sq8", "ivf_pq"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shortlist.bundle import Bundle
 from shortlist.cascade import Cascade
+from shortlist.deadlines import StageCost
 from shortlist.devices import choose_device
 from shortlist.devices.gpu import Gpu
 from shortlist.kernels import gpu as compiled
@@ -114,7 +116,7 @@ def test_a_tight_deadline_gets_the_slate_of_the_cpu(
     install(monkeypatch)
     cascades = (on_cpu, _on_gpu(tiny, tmp_path / "engines"))
     for cascade in cascades:
-        cascade.costs.seconds = {left_out: 1000.0}
+        cascade.costs.stages = {left_out: StageCost(fixed=1000.0, each=0.0)}
     (expected,), (found,) = (_slates(cascade, [request]) for cascade in cascades)
     assert (found.item_ids, found.status) == (expected.item_ids, expected.status)
 
@@ -136,7 +138,7 @@ def test_the_cuda_sources_give_the_slates_of_the_cpu(
     expected = _slates(Cascade.load(tiny), requests)
     machine = install(monkeypatch, kernels="emulated")
     found = _slates(_on_gpu(tiny, tmp_path / "engines"), requests)
-    assert machine.launches >= 5  # retrieval's and both stages' best, features, MMR
+    assert machine.launches >= 6  # the pool's scores, retrieval's and both stages' best, features, MMR
     assert [slate.item_ids for slate in found] == [slate.item_ids for slate in expected]
 
 
@@ -190,3 +192,46 @@ def test_after_warming_up_no_request_compiles(tiny: Path, tmp_path: Path, monkey
     known = len(compiled._KERNELS)
     cascade.recommend([Request(b"user-0", k=50), Request(b"user-1", exclude=(b"item-1",), k=7), Request()])
     assert len(compiled._KERNELS) == known
+
+
+def _seconds(cascade: Cascade, requests: list[Request]) -> dict[str, float]:
+    """What the observer is told of each stage."""
+    told: dict[str, float] = {}
+    cascade.observer = lambda stage, seconds, *_: told.update({stage: seconds})
+    cascade.recommend(requests)
+    return told
+
+
+def test_a_stage_is_charged_with_the_work_of_the_gpu(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = install(monkeypatch)
+    cascade = _on_gpu(tiny, tmp_path / "engines")
+    keep = cascade.filter.score
+
+    def slow(*arguments: Any) -> Any:
+        machine.behind += 1000
+        return keep(*arguments)
+
+    monkeypatch.setattr(cascade.filter, "score", slow)
+    seconds = _seconds(cascade, [Request(b"user-0")])
+    assert [stage for stage, took in seconds.items() if took > 500] == ["filter"]
+
+
+def test_the_stages_of_a_batch_take_no_longer_than_it(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    cascade = _on_gpu(tiny, tmp_path / "engines")
+    start = time.perf_counter()
+    seconds = _seconds(cascade, [Request(b"user-0")])
+    assert 0 < sum(seconds.values()) <= time.perf_counter() - start
+
+
+def test_work_that_nobody_waited_for_counts_as_the_host_saw_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = install(monkeypatch)
+    device = choose_device("gpu", tmp_path)
+    start = device.now()
+    device.put(np.arange(3))
+    machine.behind = 1000
+    assert 0 <= device.seconds(start, device.now()) < 500

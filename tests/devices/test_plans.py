@@ -118,3 +118,15 @@ def test_a_plan_that_does_not_run_is_refused(bundle: Bundle, machine: Machine, t
     sys.modules["tensorrt"].refuses_to_run = True  # type: ignore[attr-defined]
     with pytest.raises(BundleError, match="TensorRT refuses a first run"):
         _open(machine, write_plans(bundle, tmp_path / "engines"))
+
+
+def test_a_plan_that_cannot_be_captured_is_refused(bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
+    sys.modules["tensorrt"].refuses_capture = True  # type: ignore[attr-defined]
+    with pytest.raises(BundleError, match="TensorRT refuses a captured run"):
+        _open(machine, write_plans(bundle, tmp_path / "engines"))
+
+
+def test_all_sizes_of_a_plan_share_the_memory_in_between(bundle: Bundle, machine: Machine, tmp_path: Path) -> None:
+    scorer = _open(machine, write_plans(bundle, tmp_path / "engines"))
+    assert len(scorer._engine.contexts) > 1
+    assert len({context.scratch for context in scorer._engine.contexts}) == 1

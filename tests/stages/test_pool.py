@@ -10,8 +10,7 @@ import pytest
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.devices.cpu import Cpu
-from shortlist.kernels.numerics import lane_dot
-from shortlist.stages.pool import MOST_NEAR, bring, bucket, choose, dots
+from shortlist.stages.pool import MOST_NEAR, bring, bucket, choose
 from shortlist.stages.retrieve import Retrieve
 from shortlist.types import UserBatch
 from tests.factories import DIM, make_bundle
@@ -42,13 +41,6 @@ def _users(masked: int) -> UserBatch:
         tuple(rng.choice(ITEMS, masked, replace=False).astype(np.int32) for _ in range(BATCH)),
         np.zeros(BATCH, np.int32),
     )
-
-
-@pytest.mark.parametrize("width", [16, 40, 7])
-def test_inner_products_are_summed_as_everywhere(width: int) -> None:
-    rng = np.random.default_rng(width)
-    users, vectors = rng.normal(size=(3, width)).astype("f4"), rng.normal(size=(3, 50, width)).astype("f4")
-    assert np.array_equal(dots(np, users, vectors), lane_dot(users[:, None], vectors))
 
 
 @pytest.mark.parametrize(("masked", "depth"), [(1, 50), (300, 50), (1500, 500), (0, 1)])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shortlist.bundle import Bundle
 from shortlist.devices.faiss_gpu import GpuIndex, Placement
 from shortlist.devices.plans import PlanScorer, open_plan
+from shortlist.devices.timing import EventClock
 from shortlist.kernels.arrays import import_cupy
 from shortlist.kernels.dpp.gpu import dpp
 from shortlist.kernels.fuse_features import Columns
@@ -47,13 +48,19 @@ class Gpu:
         self._device.use()
         self.stream = cupy.cuda.Stream(non_blocking=True)
         self.stream.use()
+        self._clock = EventClock(cupy, self.stream)
+        self.now, self.seconds = self._clock.now, self._clock.seconds
         self._in, self._out = Staging(cupy), Staging(cupy)
         self._copying = False  # whether the copy in may still read its staging memory
         self._refused = cupy.full(len(CHECKS), NOTHING, np.int32)
 
     def keep(self, array: Any) -> Any:
         """A contiguous copy in the GPU's memory, for good."""
-        return self.xp.asarray(np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        kept = self.xp.empty(array.shape, array.dtype)
+        kept.set(array, stream=self.stream)  # asarray() would pin as much memory of the host, and keep it
+        self.stream.synchronize()  # the host's array may go
+        return kept
 
     def put(self, *arrays: Any) -> tuple[Any, ...]:
         """The arrays on the GPU, in one copy from pinned memory; CuPy works on our stream from here on."""
@@ -61,6 +68,7 @@ class Gpu:
         self.stream.use()
         if self._copying:
             self.stream.synchronize()
+        self._clock.start()
         starts, total = _lay_out(arrays)
         staging = self._in.bytes(total)
         for start, array in zip(starts, arrays, strict=True):
@@ -82,9 +90,10 @@ class Gpu:
         flat = [self.xp.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in given]
         packed = self.xp.concatenate(flat)
         staging = self._out.bytes(packed.nbytes)
-        packed.get(out=staging, stream=self.stream)
+        packed.get(out=staging, stream=self.stream, blocking=False)
         self.stream.synchronize()
         self._copying = False
+        self._clock.stop()
         ends = np.cumsum([array.nbytes for array in given])
         parts = np.split(staging[: packed.nbytes], ends[:-1])
         copies = [part.copy().view(a.dtype).reshape(a.shape) for part, a in zip(parts, given, strict=True)]

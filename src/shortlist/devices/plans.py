@@ -76,6 +76,7 @@ class PlanScorer:
     """A plan, ready to run in each of its sizes. Smaller inputs leave the rest of a bucket's buffers as it was.
 
     That is harmless, because candidates and requests never see each other, and histories come with their lengths.
+    Buckets run one after another on one stream, so they share the memory for what is in between.
     """
 
     def __init__(self, path: Path, trt: Any, engine: Any, inputs: Axes, output: Axes, cupy: Any, stream: Any) -> None:
@@ -83,6 +84,7 @@ class PlanScorer:
         self.owners: tuple[Any, ...] = ()  # what the engine needs to live
         self._inputs, ((self._output, self._sizes),) = inputs, output.items()
         self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in (*inputs, *output)}
+        self._scratch = cupy.empty(max(1, engine.device_memory_size_v2), np.uint8)
         buckets = [self._open(number) for number in range(engine.num_optimization_profiles)]
         self.runs = tuple(bucket.run for bucket in buckets)  # the captured run of each profile, in their order
         self._buckets = sorted(buckets, key=lambda bucket: sum(array.nbytes for array in bucket.inputs.values()))
@@ -119,7 +121,9 @@ class PlanScorer:
 
     def _open(self, number: int) -> Bucket:
         """Buffers and a captured run for one optimisation profile, at its largest size."""
-        context = self._engine.create_execution_context()
+        ours = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED  # else each takes as much as the largest
+        context = self._engine.create_execution_context(ours)
+        context.set_device_memory(self._scratch.data.ptr, self._scratch.nbytes)
         _must(context.set_optimization_profile_async(number, self._stream.ptr), self.path, f"profile {number}")
         buffers = {name: self._buffer(name, number) for name in self._inputs}
         for name, buffer in buffers.items():
@@ -138,10 +142,11 @@ class PlanScorer:
         _must(context.execute_async_v3(self._stream.ptr), self.path, "a first run")
         self._stream.synchronize()
         self._stream.begin_capture()
+        done = context.execute_async_v3(self._stream.ptr)
         try:
-            done = context.execute_async_v3(self._stream.ptr)
-        finally:
             graph = self._stream.end_capture()
+        except RuntimeError:  # CUDA's: what cannot be captured ends the capture
+            done = False
         _must(done, self.path, "a captured run")
         return graph
 

@@ -10,23 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from shortlist.kernels.arrays import import_cupy
+from shortlist.kernels.arrays import why_no_gpu
 
 
 def what_is_missing(engines: Path | None, gpus: Sequence[int] = (0,)) -> str:
     """What keeps `gpus` from being used here, in one line; empty where nothing does."""
-    try:
-        cupy = import_cupy()
-    except ImportError as error:  # also one that lacks its libraries
-        return str(error)
-    try:
-        available = cupy.cuda.is_available()
-    except RuntimeError as error:  # no driver, or one that is too old
-        return f"there is no GPU: {error}"
-    if not available:
-        return (
-            "there is no GPU: CUDA sees none (a package built for GPUs, as onnxruntime-gpu or faiss-gpu, brings none)"
-        )
+    if reason := why_no_gpu():
+        return reason
     faiss = _module("faiss")
     if not hasattr(faiss, "StandardGpuResources"):
         return "the installed FAISS is for the CPU: pip install faiss-gpu-cu12 (or a build with cuVS) in its place"

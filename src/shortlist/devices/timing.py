@@ -1,11 +1,13 @@
-"""How long plans take on this GPU: the runner's captured buckets, replayed in turn with those they compete with.
+"""How long a GPU takes: for the stages of a batch, while it is answered, and for plans that compete, before serving.
 
-What an answer is made of the timings is the business of `shortlist.serving.rivals`.
+Stages are timed by CUDA events, for which nobody waits. What is made of the timings is the business of the cascade and
+of `shortlist.serving.rivals`. With a real GPU none of it has run yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,6 +20,53 @@ ROUNDS, REPLAYS = 15, 20
 
 Timer = Callable[[Mapping[str, Path], str], dict[str, list[float]]]
 """time_plans, or what stands in for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a stream comes to a point, or, without an event, when the host did."""
+
+    host: float  # seconds of perf_counter: when it was noted
+    event: Any = None
+    origin: Moment | None = None  # an earlier one of the same stream, which came to it when it was noted
+
+
+class EventClock:
+    """Moments of one stream on the host's clock.
+
+    A kernel is launched long before it runs, so the host's clock alone would see launches. Events say when the stream
+    came to them, as soon as the host has waited for anything after them, which `Gpu.fetch` does once a batch.
+    """
+
+    def __init__(self, cupy: Any, stream: Any) -> None:
+        self._cuda, self._stream = cupy.cuda, stream
+        self._origin: Moment | None = None
+
+    def start(self) -> None:
+        """The stream has nothing to do, and will have."""
+        self._origin = self._record()
+
+    def stop(self) -> None:
+        """The stream has done all; until the next start the host's clock is right."""
+        self._origin = None
+
+    def now(self) -> Moment:
+        """When all that the stream was given so far is done."""
+        return Moment(perf_counter()) if self._origin is None else self._record()
+
+    def seconds(self, start: Moment, end: Moment) -> float:
+        """Seconds between two moments; as the host noted them where the stream has not come to them."""
+        return max(0.0, self._at(end) - self._at(start))
+
+    def _record(self) -> Moment:
+        event = self._cuda.Event()
+        event.record(self._stream)
+        return Moment(perf_counter(), event, self._origin)
+
+    def _at(self, moment: Moment) -> float:
+        if moment.origin is None or not moment.event.done:
+            return moment.host
+        return moment.origin.host + float(self._cuda.get_elapsed_time(moment.origin.event, moment.event)) / 1e3
 
 
 def time_plans(rivals: Mapping[str, Path], model: str) -> dict[str, list[float]]:

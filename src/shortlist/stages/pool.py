@@ -2,7 +2,7 @@
 
 The same pool, scores and order as the CPU's loop in `retrieve`, in array operations that wait for nothing: what the
 host knows comes in one copy, as flat lists sorted by user and row, padded so that sizes repeat from batch to batch.
-Scores repeat the CPU's sums bit by bit where the device has no fused multiply-add between two of its operations.
+Scores repeat the CPU's sums bit by bit: `shortlist.kernels.score_pool` adds up in the same order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shortlist.devices import Device, Index
 from shortlist.kernels import top_k
-from shortlist.kernels.numerics import LANES
+from shortlist.kernels.score_pool import score_pool
 from shortlist.types import Candidates, Float32, Int32, UserBatch
 
 MOST_NEAR = 2048  # that FAISS finds on a GPU
@@ -73,7 +73,9 @@ def bucket(count: int, most: int | None = None) -> int:
     return size if most is None else min(size, most)
 
 
-def choose(xp: Any, users: Brought, vectors: Any, index: Index | None, depth: int) -> Candidates:
+def choose(
+    xp: Any, users: Brought, vectors: Any, index: Index | None, depth: int, nprobe: int | None = None
+) -> Candidates:
     """The `depth` best of each user's pool; without an index the pool is the whole catalogue.
 
     An index on a GPU finds at most 2,048: who excludes more than that less `depth` may get fewer by its channel.
@@ -83,25 +85,11 @@ def choose(xp: Any, users: Brought, vectors: Any, index: Index | None, depth: in
         near = xp.broadcast_to(xp.arange(items, dtype=np.int32), (batch, items))
     else:
         count = min(items, bucket(users.most_wanted, MOST_NEAR))
-        near = index.search(users.vectors, count).astype(np.int32)
+        near = index.search(users.vectors, count, nprobe=nprobe).astype(np.int32)
         near = xp.where(xp.arange(count, dtype=np.int32) < users.wanted[:, None], near, np.int32(-1))
     rows, linear = _pool(xp, users, near, items)
-    tower = dots(xp, users.vectors, vectors[xp.maximum(rows, 0)])
-    score = tower + linear
-    total = xp.where((rows >= 0) & xp.isfinite(score), score, np.float32(-np.inf))
+    tower, total = score_pool(vectors, rows, users.vectors, linear)
     return _best(xp, rows, tower, linear, total, depth)
-
-
-def dots(xp: Any, users: Any, vectors: Any) -> Any:
-    """Inner products [B, N] of users [B, D] and vectors [B, N, D], summed in the order of `lane_dot`."""
-    products = users[:, None] * vectors
-    lanes = xp.zeros((*products.shape[:2], LANES), np.float32)
-    for start in range(0, products.shape[2], LANES):
-        block = products[..., start : start + LANES]
-        lanes[..., : block.shape[2]] += block
-    for half in (8, 4, 2, 1):
-        lanes = lanes[..., :half] + lanes[..., half : 2 * half]
-    return lanes[..., 0]
 
 
 def _pool(xp: Any, users: Brought, near: Any, items: int) -> tuple[Any, Any]:
