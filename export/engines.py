@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,7 +95,7 @@ class EngineCache:
             return self._prebuilt(path, recipe)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / "build.lock"):
+            with locked(self.folder / "build.lock"):
                 with contextlib.suppress(BundleError):
                     return open_engine(path, recipe)  # by another process, meanwhile
                 return self._built(path, recipe, graph, profiles)
@@ -193,10 +193,17 @@ def _read_manifest(path: Path) -> Manifest:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the file stays, since removing it would let two in."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Held by one process at a time; the file stays, since removing it would let two in.
+
+    `on_wait` is called where another one has it. Raises OSError where the file cannot be written.
+    """
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
 

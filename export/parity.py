@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from shortlist.errors import BundleError
 from shortlist.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TOLERANCE = 1e-4
 
@@ -49,6 +50,8 @@ def check_parity(
 
     Inputs are named, in the order of `module.forward`.
     """
+    import torch  # here, as serving images have none
+
     module.eval()
     with torch.no_grad():
         expected = module(*(torch.from_numpy(value) for value in inputs.values())).numpy()

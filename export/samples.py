@@ -18,10 +18,10 @@ from shortlist.config import CascadeConfig
 from shortlist.errors import BundleError
 from shortlist.export.qdq import measured_ranges
 from shortlist.export.tensorrt import Profile, bucket_profiles
-from shortlist.export.twin import calibrated_ranges, float_twin
+from shortlist.export.twin import calibrated_ranges, feature_step, float_twin
 from shortlist.export.variants import PRECISIONS
 from shortlist.kernels.fuse_features import fuse_features
-from shortlist.kernels.fuse_features.columns import feature_step, retyped
+from shortlist.kernels.fuse_features.columns import retyped
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
 from shortlist.stages.retrieve import Retrieve

@@ -34,6 +34,16 @@ def calibrated_ranges(graph: bytes) -> dict[str, float]:
     return ranges
 
 
+def feature_step(graph: bytes) -> float:
+    """Deviations between neighbouring integers of the features that a quantized filter takes; 1 for a float one."""
+    model = onnx.load_from_string(graph)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] == "features":
+            return float(numpy_helper.to_array(constants[node.input[1]]))
+    return 1.0
+
+
 def float_twin(graph: bytes) -> bytes:
     """The FP32 graph with the weights of a quantized one (U8S8): without Q/DQ nodes, integer inputs made FP32.
 

@@ -1,5 +1,9 @@
 """The few exceptions of Shortlist. Each message names the field or file, its value, what is allowed, and what to do."""
 
+from pathlib import Path
+
+_CLONE = Path(__file__).parents[2]
+
 
 class ShortlistError(Exception):
     """Base of every error that Shortlist raises on purpose."""
@@ -33,4 +37,10 @@ class MissingExtraError(ShortlistError):
     """An optional package is absent: names the extra to install."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed. Install it with: pip install 'shortlist[{extra}]'")
+        super().__init__(f"{package} is not installed. Install it with: {install_hint(extra)}")
+
+
+def install_hint(extra: str) -> str:
+    """The command that adds an extra to this installation: of the clone that runs, where it is one."""
+    clone = (_CLONE / "pyproject.toml").is_file()
+    return f"pip install -e '{_CLONE}[{extra}]'" if clone else f"pip install 'shortlist[{extra}]'"

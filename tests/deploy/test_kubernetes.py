@@ -40,8 +40,8 @@ def test_serve_listens_where_the_container_says() -> None:
     assert {"grpc": options["grpc_port"], "metrics": options["metrics_port"]} == PORTS
 
 
-def test_the_container_sets_its_number_of_instances() -> None:
-    assert "--instances" in CONTAINER["args"]
+def test_the_container_serves_the_instances_that_were_exported() -> None:
+    assert "--instances" not in CONTAINER["args"]
 
 
 def test_ports_are_named_alike_everywhere() -> None:

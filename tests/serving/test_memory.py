@@ -45,7 +45,7 @@ def test_a_flat_index_is_the_vectors_in_half_precision(repository: Path) -> None
     assert index.bytes == 2 * ITEMS * DIM
 
 
-@pytest.mark.parametrize(("kind", "code"), [("sq8", DIM), ("pq", DIM // 4)])
+@pytest.mark.parametrize(("kind", "code"), [("ivf_sq8", DIM), ("ivf_pq", DIM // 4)])
 def test_a_coarse_index_holds_codes_and_ids(
     kind: str, code: int, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,3 +107,9 @@ def test_an_instance_on_the_cpu_has_no_gpu_of_its_own(tmp_path: Path) -> None:
     config = config_json(_written(tmp_path, parse_gpus("0")), None, "auto", "cpu")
     told = {"model_config": config, "model_instance_kind": "CPU", "model_instance_device_id": "3"}
     assert placement(told) == Placement((0,))
+
+
+def test_an_instance_is_told_the_kind_of_its_index_and_the_memory_to_search(tmp_path: Path) -> None:
+    config = config_json(_written(tmp_path, Gpus((0,), index="ivf_pq", temp_memory=64)), None)
+    told = {"model_config": config, "model_instance_kind": "GPU", "model_instance_device_id": "0"}
+    assert placement(told) == Placement((0,), kind="ivf_pq", temp_memory_mib=64)

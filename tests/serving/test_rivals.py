@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from shortlist.serving.rivals import bucket_weights
 from tests.devices.fake import SM, install
 from tests.devices.fake_tensorrt import VERSION
 
+ROOT = Path(__file__).parents[2]
 FP16_WINS, INT8_WINS = {"int8": 2e-3, "fp16": 1e-3}, {"int8": 1e-3, "fp16": 2e-3}
 
 
@@ -157,3 +159,44 @@ def test_rivals_take_turns(planted_run: Path, tmp_path: Path, target: Target, mo
     )
     export(planted_run, tmp_path / "out", builder)
     assert turns[:4] == ["int8", "fp16", "int8", "fp16"]
+
+
+CHOOSES = """
+import sys, time
+from pathlib import Path
+import pytest
+from shortlist.serving.plans import Builder, complete
+from tests.devices.fake import SM, install
+from tests.serving.test_rivals import FP16_WINS, INT8_WINS, Builds
+
+repository, winner = Path(sys.argv[1]), sys.argv[2]
+costs = {"int8": INT8_WINS, "fp16": FP16_WINS}[winner]
+
+def measure(rivals, model):
+    time.sleep(0.5)  # long enough for the other one to come
+    return {name: [costs[name]] * 14 for name in rivals}
+
+with pytest.MonkeyPatch.context() as patch:
+    install(patch)
+    builder = Builder(Builds(repository.parent / winner, costs), SM, measure)
+    (repository.parent / f"{winner}-came").touch()
+    while len(list(repository.parent.glob("*-came"))) < 2:
+        time.sleep(0.01)
+    complete(repository, "1", builder, print)
+"""
+
+
+def test_of_two_processes_one_chooses_and_the_other_takes_its_choice(planted_run: Path, tmp_path: Path) -> None:
+    version = export(planted_run, tmp_path / "out", None)
+    command = [sys.executable, "-c", CHOOSES, str(tmp_path / "out")]
+    both = [
+        subprocess.Popen([*command, winner], stdout=subprocess.PIPE, text=True, cwd=ROOT) for winner in ("int8", "fp16")
+    ]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(" measured, " in text for text in said) == 1
+    assert sum("another process builds the plans of version 1" in text for text in said) == 1
+    chosen = read_precisions(version / "engines")["filter"]
+    plans = [plan for plan in wanted_plans(tmp_path / "out", "1") if plan.model == "filter"]
+    built = [json.loads(plan.path.with_suffix(".json").read_text())["recipe"]["precision"] for plan in plans]
+    assert built == [chosen, chosen]

@@ -33,7 +33,7 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("wanted", [None, "gpu"])
 def test_a_gpu_that_is_not_there_is_refused_at_once(wanted: str | None, gpu_repository: Path) -> None:
-    with pytest.raises(ConfigError, match="device = 'gpu': there is no GPU"):
+    with pytest.raises(ConfigError, match="--device = 'gpu': there is no GPU"):
         settle(gpu_repository, wanted, print)
 
 
@@ -105,3 +105,8 @@ def test_all_gpus_of_the_repository_are_looked_for(
     monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda _, gpus: f"no {gpus}")
     with pytest.raises(ConfigError, match=r"no \(1, 3\)"):
         settle(tmp_path / "out", None, print)
+
+
+def test_instances_are_refused_where_plans_do_not_follow_them(limited: Path) -> None:
+    with pytest.raises(ConfigError, match="--instances = 1: not allowed with --stages on a GPU"):
+        settle(limited, None, print, 1, stages=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shortlist.errors import ServerError
+from shortlist.errors import ServerError, install_hint
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +27,7 @@ GIGABYTE = 1e9
 PYTHONS = ((3, 11), (3, 12))
 EXTRAS = {"implicit": "baselines", "pytest": "dev", "mypy": "dev"}  # module -> extra
 GPU_PACKAGES = {  # name -> module, what to do
-    "CuPy": ("cupy", "pip install 'shortlist[gpu]'"),
+    "CuPy": ("cupy", install_hint("gpu")),
     "TensorRT": ("tensorrt", "use the image of Dockerfile.gpu, or pip install tensorrt-cu12"),
     "FAISS": ("faiss", "pip install faiss-gpu-cu12 in place of faiss-cpu"),
 }
@@ -181,7 +181,7 @@ def time_start(install: TritonInstall) -> float:
             server.start()
             if not control.wait_until_live(lambda: server.alive, timeout=30):
                 raise ServerError(server.log_tail[-500:] or "the server ended without a word")
-            control.load(version.parent, instances=None, timeout=60)
+            control.load(version.parent, version.name, timeout=60)
         finally:
             control.close()
             server.stop()
@@ -208,8 +208,7 @@ def check_room(name: str, free: float, needed: float, remedy: str) -> Check:
 def check_extra(module: str, extra: str) -> Check:
     """An optional package; its absence is no failure."""
     there = importlib.util.find_spec(module) is not None
-    remedy = f"pip install 'shortlist[{extra}]'"
-    return Check(f"extra {extra}: {module}", there, "installed" if there else "", remedy, optional=True)
+    return Check(f"extra {extra}: {module}", there, "installed" if there else "", install_hint(extra), optional=True)
 
 
 def check_gpu() -> Iterator[Check]:

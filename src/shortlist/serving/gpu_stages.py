@@ -14,8 +14,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from shortlist.errors import RequestError
+from shortlist.export.twin import feature_step
 from shortlist.kernels.fuse_features import fuse_features
-from shortlist.kernels.fuse_features.columns import feature_step, retyped
+from shortlist.kernels.fuse_features.columns import retyped
 from shortlist.serving.gpu_models import (
     FILTER,
     FILTER_SCORE,
@@ -43,10 +44,11 @@ class GpuStageModel(StageModel):
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the bundle of the `cascade` model, and the graph of the plan."""
-        super().initialize(args)
         version = Path(args["model_repository"]).parent / CASCADE.name / args["model_version"]
         spec = plan_model(self.plan, (version / ENGINES / f"{self.plan}.onnx").read_bytes())
         self.types = {tensor.name: np.dtype(_TYPES[tensor.dtype]) for tensor in spec.inputs}
+        self.graph = version / "bundle" / f"{self.plan}.onnx"
+        super().initialize(args)
 
     def numbers(self, inputs: dict[str, Any]) -> list[Any]:
         """The plan's inputs as output tensors of this step, in its types."""
@@ -61,17 +63,20 @@ class BeforeFilterModel(GpuStageModel):
 
     plan = FILTER
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """The same, and the columns of the filter's input in the plan's type."""
-        super().initialize(args)
+    def warm_up(self) -> None:
+        """The same, with the columns of the filter's input in the plan's type."""
         stage, dtype = self.cascade.filter, self.types["features"].name
-        graph = Path(args["model_repository"]).parent / CASCADE.name / args["model_version"] / "bundle" / "filter.onnx"
         same = stage.columns.dtype == dtype
-        self.columns = stage.columns if same else retyped(stage.columns, dtype, feature_step(graph.read_bytes()))
+        self.columns = stage.columns if same else retyped(stage.columns, dtype, feature_step(self.graph.read_bytes()))
+        super().warm_up()
 
     def read(self, request: Any) -> Request:
         """The person."""
         return self.person(request)
+
+    def samples(self) -> list[Any]:
+        """People."""
+        return self.people()
 
     def answer(self, batch: list[Request]) -> list[list[Any]]:
         """For each person rows, channels, and the plan's inputs for them."""
@@ -105,6 +110,10 @@ class BeforeRankerModel(GpuStageModel):
         check_rows(rows, len(self.cascade.catalog))
         return self.person(request), Candidates(rows, scores, channels)
 
+    def samples(self) -> list[Any]:
+        """People, each with candidates."""
+        return [(person, self.candidates()) for person in self.people()]
+
     def answer(self, batch: list[tuple[Request, Candidates]]) -> list[list[Any]]:
         """For each person the rows that go on, -1 as padding, and the plan's inputs for them."""
         return [self._inputs(person, candidates) for person, candidates in batch]
@@ -137,6 +146,11 @@ class AfterRankerModel(StageModel):
             raise RequestError(f"rows, ranker_score = shapes {shapes}: [1, N], [1, N] are allowed")
         check_rows(rows, len(self.cascade.catalog))
         return parse_parameters(parameters_of(request)), rows, scores
+
+    def samples(self) -> list[Any]:
+        """As many candidates as the ranker scores."""
+        sample = self.candidates().head(self.cascade.config.rank_depth)
+        return [({}, sample.rows, sample.scores)]
 
     def answer(self, batch: list[tuple[dict[str, Any], Int32, Float32]]) -> list[list[Any]]:
         """Item ids and scores, in slate order."""

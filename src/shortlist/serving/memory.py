@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import onnx
 
 from shortlist.bundle import Bundle
-from shortlist.devices.faiss_gpu import Placement, cells_for, kind_for
+from shortlist.devices.faiss_gpu import cells_for, code_size, kind_for
 from shortlist.errors import ConfigError
 from shortlist.export.tensorrt import WORKSPACE, Profile
 from shortlist.serving.model_config import ENGINES, PLAN, Gpus, gpus_of, read_config
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GIGABYTE = 1e9
 CUDA_CONTEXT = 500_000_000  # driver, CuPy, TensorRT and FAISS code in one process
 UNBUILT_PROFILE = 1_500_000  # of a plan, on top of its graph: kernels and their descriptions
+CAGRA_DEGREE, CAGRA_BUILT_FROM = 64, 128  # neighbours of each vector in FAISS's graph, and before it is pruned
 LIST_GROWTH = 1.5  # of FAISS's inverted lists
 TABLES = ("table", "filter_items", "filter_columns", "diversity_items", "item_groups")
 
@@ -92,18 +93,18 @@ def memory_plan(repository: Path, number: str, instances: int | None = None) -> 
     fused = [plan for plan in plans if plan.path.parent.name == ENGINES]
     alone = [plan for plan in plans if plan.path.name == PLAN]
     needs = [
-        _index(bundle, len(gpus.numbers) if gpus.spread == "shards" else 1),
+        _index(bundle, gpus),
         *_tables(bundle),
         *(_engine(plan) for plan in fused),
-        _activations(fused),
+        _activations(fused, shared=True),
         _workspace(fused),
-        _temporary(),
+        Need("FAISS temporary memory", gpus.temp_memory << 20, "limit", "of the instance's own resources"),
         _buffers(fused),
         Need("CUDA context", CUDA_CONTEXT, "estimate", "one for each process"),
     ]
     others = [
         *(_engine(plan) for plan in alone),
-        _activations(alone),
+        _activations(alone, shared=False),
         _workspace(alone),
         _buffers(alone),
         Need("CUDA context", CUDA_CONTEXT, "estimate", "of Triton itself"),
@@ -129,7 +130,7 @@ def check_memory(repository: Path, number: str, allowed: float | None, instances
     )
 
 
-def memory_table(plan: MemoryPlan, allowed: float | None = None) -> Table:
+def memory_table(plan: MemoryPlan) -> Table:
     """The plan for people."""
     from rich.table import Table
 
@@ -139,7 +140,7 @@ def memory_table(plan: MemoryPlan, allowed: float | None = None) -> Table:
         table.add_row(need.name, f"{need.bytes / 1e6:,.1f}", need.source, need.note)
     table.add_section()
     table.add_row("one instance", f"{plan.per_instance / 1e6:,.1f}")
-    limit = "" if allowed is None else f"of {allowed / 1e6:,.0f} allowed"
+    limit = "" if plan.gpus.memory is None else f"of {plan.gpus.memory / 1e6:,.0f} allowed"
     gpus = f" on each GPU of {', '.join(map(str, plan.gpus.homes))}" if len(plan.gpus.homes) > 1 else ""
     table.add_row(f"{plan.instances} instances{gpus}", f"{plan.total / 1e6:,.1f}", "", limit)
     if plan.alone:
@@ -180,17 +181,21 @@ def sized(graph: bytes, profile: Profile) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def _index(bundle: Bundle, shards: int = 1) -> Need:
+def _index(bundle: Bundle, gpus: Gpus) -> Need:
     """Inverted files hold an id beside each vector, and their lists grow ahead of what they hold.
 
     Of several shards this is one.
     """
     start, stop = bundle.document("layout")["retrieval"]
     items, dim = len(bundle.array("table")), stop - start
-    kind, count = kind_for(items), -(-items // shards)
+    kind = kind_for(items) if gpus.index == "auto" else gpus.index
+    count = -(-items // (len(gpus.numbers) if gpus.spread == "shards" else 1))
     if kind == "flat":
         return Need("index", 2 * count * dim, "computed", f"flat, {count:,} × {dim} in fp16")
-    code = dim if kind == "sq8" else dim // 4
+    if kind == "cagra":
+        size = count * (4 * dim + 4 * (CAGRA_DEGREE + CAGRA_BUILT_FROM))
+        return Need("index", size, "estimate", f"cagra, {count:,} × {dim} in fp32 and its graph, while it is built")
+    code = dim if kind == "ivf_sq8" else code_size(dim)
     size = round(LIST_GROWTH * count * (code + 8)) + 4 * dim * cells_for(items)
     return Need("index", size, "estimate", f"{kind}, {count:,} × {code} bytes in {cells_for(items):,} cells")
 
@@ -212,17 +217,16 @@ def _engine(plan: Wanted) -> Need:
     return Need(name, size, "estimate", f"{len(plan.profiles)} buckets, not built yet")
 
 
-def _activations(plans: Sequence[Wanted]) -> Need:
-    size = sum(peak_bytes(plan.graph, profile) for plan in plans for profile in plan.profiles)
-    return Need("activations", size, "computed", "intermediate tensors, each bucket with its own")
+def _activations(plans: Sequence[Wanted], shared: bool) -> Need:
+    """Buckets of ours share what the largest needs; by itself, TensorRT gives as much to each."""
+    largest = [max(peak_bytes(plan.graph, profile) for profile in plan.profiles) for plan in plans]
+    size = sum(most * (1 if shared else len(plan.profiles)) for most, plan in zip(largest, plans, strict=True))
+    said = "one for all buckets of a plan" if shared else "each bucket as much as the largest"
+    return Need("activations", size, "computed", f"intermediate tensors, {said}")
 
 
 def _workspace(plans: Sequence[Wanted]) -> Need:
     return Need("workspaces", WORKSPACE * len(plans), "limit", f"of {len(plans)} engines; most plans take none")
-
-
-def _temporary() -> Need:
-    return Need("FAISS temporary memory", Placement().temporary_bytes, "limit", "of the instance's own resources")
 
 
 def _buffers(plans: Sequence[Wanted]) -> Need:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as proto
 
-from shortlist.devices.faiss_gpu import Placement
+from shortlist.devices.faiss_gpu import KINDS, TEMP_MEMORY_MIB, Placement
 from shortlist.errors import ConfigError, ServerError
 from shortlist.serving.gpu_models import STEPS, tensor_names
 from shortlist.serving.tensors import CANDIDATES, CASCADE, ENSEMBLE, MAX_BATCH, STAGES, Model
@@ -19,7 +20,9 @@ from shortlist.serving.tensors import CANDIDATES, CASCADE, ENSEMBLE, MAX_BATCH, 
 DEVICE, ENGINES = "device", "engines"  # parameters of `cascade`: what it runs on, and where its plans lie
 PLAN, PLAN_PLATFORM = "model.plan", "tensorrt_plan"
 SPREAD, SPREAD_GPUS = "index_spread", "index_gpus"  # shards or replicas, and over which GPUs
+REPAIRS = "repairs"  # parameter that the supervisor adds: a JSON object, how often it did what
 GPU_MEMORY = "gpu_memory"  # bytes of each GPU that may be taken
+GPU_INDEX, GPU_TEMP_MEMORY = "gpu_index", "gpu_temp_memory"  # a kind, and MiB of each GPU for searching
 SPREADS = ("shards", "replicas")
 _TYPES = {
     "BYTES": proto.TYPE_STRING,
@@ -41,6 +44,8 @@ class Gpus:
     numbers: tuple[int, ...] = (0,)
     spread: str | None = None  # of the index: shards or replicas
     memory: float | None = None  # bytes that may be taken of each
+    index: str = "auto"  # its kind; auto chooses by the catalogue's size
+    temp_memory: int = TEMP_MEMORY_MIB  # MiB of each that FAISS may take to search
 
     @property
     def homes(self) -> tuple[int, ...]:
@@ -48,7 +53,7 @@ class Gpus:
         return self.numbers[:1] if self.spread else self.numbers
 
 
-def parse_gpus(numbers: str, spread: str | None = None) -> Gpus:
+def parse_gpus(numbers: str = "0", spread: str | None = None) -> Gpus:
     """What `--gpus` and `--index-gpus` say. Raises ConfigError for what they do not allow."""
     parts = [part.strip() for part in numbers.split(",")]
     if not all(re.fullmatch("[0-9]{1,3}", part) for part in parts) or len({*map(int, parts)}) < len(parts):
@@ -58,6 +63,17 @@ def parse_gpus(numbers: str, spread: str | None = None) -> Gpus:
     if spread and len(parts) < 2:
         raise ConfigError(f"--index-gpus = {spread!r}: allowed with several --gpus, such as 0,1; they are {numbers!r}")
     return Gpus(tuple(map(int, parts)), spread)
+
+
+def check_index(gpus: Gpus) -> None:
+    """Raise ConfigError for a kind of index that there is not, or that cannot be spread."""
+    if gpus.index not in KINDS:
+        raise ConfigError(f"--gpu-index = {gpus.index!r}: {', '.join(KINDS)} is allowed")
+    if gpus.index == "cagra" and gpus.spread:
+        raise ConfigError(
+            f"--gpu-index = 'cagra': lies on one GPU, and --index-gpus = {gpus.spread!r} spreads it; choose another "
+            "kind, or leave --index-gpus out"
+        )
 
 
 def config_pbtxt(model: Model, instances: int = 1, gpus: Gpus | None = None) -> str:
@@ -77,6 +93,10 @@ def config_pbtxt(model: Model, instances: int = 1, gpus: Gpus | None = None) -> 
         config.parameters[ENGINES].string_value = ENGINES
         if gpus.memory is not None:
             config.parameters[GPU_MEMORY].string_value = f"{gpus.memory:.0f}"
+        if gpus.index != "auto":
+            config.parameters[GPU_INDEX].string_value = gpus.index
+        if gpus.temp_memory != TEMP_MEMORY_MIB:
+            config.parameters[GPU_TEMP_MEMORY].string_value = str(gpus.temp_memory)
         if gpus.spread:
             config.parameters[SPREAD].string_value = gpus.spread
             config.parameters[SPREAD_GPUS].string_value = ",".join(map(str, gpus.numbers))
@@ -125,17 +145,23 @@ def gpus_of(config: proto.ModelConfig) -> Gpus:
     said = {name: value.string_value for name, value in config.parameters.items()}
     numbers = map(int, said[SPREAD_GPUS].split(",")) if SPREAD in said else config.instance_group[0].gpus
     memory = float(said[GPU_MEMORY]) if GPU_MEMORY in said else None
-    return Gpus(tuple(numbers) or (0,), said.get(SPREAD), memory)
+    index, temporary = said.get(GPU_INDEX, "auto"), int(said.get(GPU_TEMP_MEMORY, TEMP_MEMORY_MIB))
+    return Gpus(tuple(numbers) or (0,), said.get(SPREAD), memory, index, temporary)
 
 
 def placement(args: Mapping[str, str]) -> Placement:
     """What Triton tells an instance: its own GPU, before the others over which its index is spread, if it is."""
     own = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
+    gpus = gpus_of(json_format.Parse(args["model_config"], proto.ModelConfig(), ignore_unknown_fields=True))
+    others = [gpu for gpu in gpus.numbers if gpus.spread and gpu != own]
+    spread: Any = gpus.spread or "shards"
+    return Placement((own, *others), spread, gpus.index, gpus.temp_memory)
+
+
+def repairs_of(args: Mapping[str, str]) -> dict[str, int]:
+    """How often the supervisor did what, as it told this instance when it loaded it."""
     parameters = json.loads(args["model_config"]).get("parameters", {})
-    if SPREAD not in parameters:
-        return Placement((own,))
-    others = [gpu for gpu in map(int, parameters[SPREAD_GPUS]["string_value"].split(",")) if gpu != own]
-    return Placement((own, *others), parameters[SPREAD]["string_value"])
+    return dict(json.loads(parameters.get(REPAIRS, {}).get("string_value", "{}")))
 
 
 def config_json(path: Path, instances: int | None, wanted: str | None = None, device: str = "cpu") -> str:

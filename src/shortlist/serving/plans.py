@@ -7,6 +7,7 @@ business of `shortlist.export.engines`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from shortlist.bundle import Bundle
 from shortlist.config import CascadeConfig
 from shortlist.errors import BundleError, ConfigError
-from shortlist.export.engines import Engine, EngineCache, make_recipe, open_engine
+from shortlist.export.engines import Engine, EngineCache, locked, make_recipe, open_engine
 from shortlist.export.samples import bundle_subjects, graph_buckets
 from shortlist.export.tensorrt import Backend, Profile, check_capability, device_capability, find_backend
 from shortlist.export.twin import calibrated_ranges, float_twin
@@ -33,6 +34,7 @@ from shortlist.serving.rivals import (
     RIVALS,
     Builder,
     Contest,
+    asked,
     choose,
     competing,
     notes,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
 DEFAULT_PRECISIONS = {"user": "fp16", "filter": MEASURE, "ranker": "fp16"}
 
 
@@ -95,12 +98,13 @@ def make_builder(backend: Backend, sm: int, folder: Path | None = None) -> Build
     return Builder(EngineCache(folder or default_cache() / "engines", backend), sm)
 
 
-def parse_precisions(given: Sequence[str]) -> dict[str, str]:
-    """`filter=int8`-like choices over the defaults; of `filter=int8,fp16` or `filter=measure` the GPU takes one.
+def parse_precisions(given: Sequence[str], held: Mapping[str, str] | None = None) -> dict[str, str]:
+    """`filter=int8`-like choices over those `held`, by default over our own; of `filter=int8,fp16` or `filter=measure`
+    the GPU takes one.
 
     Raises ConfigError for an unknown model or precision, or precisions that cannot compete.
     """
-    chosen = dict(DEFAULT_PRECISIONS)
+    chosen = dict(held or DEFAULT_PRECISIONS)
     for text in given:
         model, _, precision = text.partition("=")
         rivals = competing(precision)
@@ -113,6 +117,18 @@ def parse_precisions(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--precision = {text!r}: only {', '.join(RIVALS)} can be measured against each other")
         chosen[model] = precision
     return chosen
+
+
+def held_precisions(repository: Path) -> dict[str, str]:
+    """As the newest version of a GPU repository was exported; our own defaults where there is none."""
+    versions = [entry for entry in (repository / CASCADE.name).glob("[0-9]*") if entry.name.isdecimal()]
+    try:
+        newest = max(versions, key=lambda entry: int(entry.name))
+        noted = asked((newest / ENGINES / CHOSEN).read_bytes())
+    except (OSError, ValueError):  # there is none, or a damaged one, which the next export supersedes
+        return dict(DEFAULT_PRECISIONS)
+    several = {name: ",".join(rivals) for name, rivals in noted.get(FOLDER, {}).items()}
+    return {name: several.get(name, noted.get(name, usual)) for name, usual in DEFAULT_PRECISIONS.items()}
 
 
 def make_graphs(bundle: Bundle, precisions: Mapping[str, str]) -> dict[str, dict[str, bytes]]:
@@ -178,13 +194,23 @@ def complete(
 ) -> list[Engine]:
     """Build what plans are missing, or are of another GPU, TensorRT or graph; those that fit are left alone.
 
-    Where precisions compete, the builder's timer chooses first, once for a kind of GPU and a TensorRT. `tell` is told
-    of every plan before it is built, and of every choice. Raises BundleError when TensorRT refuses a graph,
-    ConfigError when the GPU has not the precision or the folder cannot be written.
+    Where precisions compete, the builder's timer chooses first, once for a kind of GPU and a TensorRT. One process at a
+    time does so, also where several share the repository; the others find it done. `tell` is told of every plan before
+    it is built, and of every choice. Raises BundleError when TensorRT refuses a graph, ConfigError when the GPU has not
+    the precision or the folder cannot be written.
     """
+    tell = tell or log.info
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # read-only, where nothing can be changed, or a disk that knows no locks
+            waits = f"another process builds the plans of version {number}: waiting for it"
+            held.enter_context(locked(repository / CASCADE.name / number / ENGINES / LOCK, lambda: tell(waits)))
+        return _completed(repository, number, builder, tell)
+
+
+def _completed(repository: Path, number: str, builder: Builder, tell: Callable[[str], None]) -> list[Engine]:
     engines = []
     for contest in _contests(repository, number):
-        choose(repository / CASCADE.name / number / ENGINES, contest, builder, tell or log.info)
+        choose(repository / CASCADE.name / number / ENGINES, contest, builder, tell)
     for wanted in wanted_plans(repository, number):
         if not is_offered(wanted.precision, builder.sm):
             raise ConfigError(
@@ -196,8 +222,7 @@ def complete(
         try:
             engines.append(open_engine(wanted.path, recipe))
         except BundleError:
-            if tell:
-                tell(f"building {wanted.path.parent.parent.name}/{wanted.path.name}: {wanted.model} {wanted.precision}")
+            tell(f"building {wanted.path.parent.parent.name}/{wanted.path.name}: {wanted.model} {wanted.precision}")
             engine = builder.cache.engine(wanted.model, wanted.precision, graph, wanted.profiles, builder.sm)
             _put(engine.path, wanted.path)
             engines.append(engine)

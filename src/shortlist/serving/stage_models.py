@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from shortlist.cascade import Cascade
 from shortlist.errors import RequestError
 from shortlist.serving.model import error_response, id_tensor, parameters_of, read, tensor_of
 from shortlist.serving.parse import parse_parameters
+from shortlist.serving.standing import read_standing
+from shortlist.serving.string_tensors import install
 from shortlist.serving.tensors import (
     CANDIDATES,
     CASCADE,
@@ -35,10 +38,15 @@ class StageModel(ABC):
     """One stage: what the requests of a batch bring becomes, for each of them, output tensors or an error."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the bundle of the `cascade` model and run once, so that nothing compiles under a request."""
+        """Open the bundle of the `cascade` model and run this stage once, so that nothing compiles under a request."""
+        install(pb_utils)
         folder = Path(args["model_repository"]).parent / CASCADE.name / args["model_version"] / "bundle"
-        self.cascade = Cascade.load(folder)
-        self.cascade.warm_up()
+        self.cascade = Cascade.load(folder, eligible=read_standing(folder.parent))
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Compile what this stage uses, and nothing of the others."""
+        self.answer(self.samples())
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order."""
@@ -59,6 +67,10 @@ class StageModel(ABC):
     def answer(self, batch: list[Any]) -> list[list[Any]]:
         """Output tensors for each member of a batch of `read` results."""
 
+    @abstractmethod
+    def samples(self) -> list[Any]:
+        """A batch of what `read` may return, to warm up with."""
+
     def _read(self, request: Any) -> Any:
         try:
             return self.read(request)
@@ -73,6 +85,17 @@ class StageModel(ABC):
         self.cascade.users.check(person)
         return person
 
+    def people(self) -> list[Request]:
+        """Two to warm up with: one with everything, and one with nothing."""
+        first, last = (self.cascade.catalog.ids.id(row) for row in (0, len(self.cascade.catalog) - 1))
+        return [Request(history=(first,), exclude=(last,)), Request()]
+
+    def candidates(self) -> Candidates:
+        """As many as the stages pass on, [1, N], to warm up with."""
+        count = min(self.cascade.config.candidates, len(self.cascade.catalog))
+        scores, channels = np.zeros((1, count), np.float32), np.zeros((1, count, 2), np.float32)
+        return Candidates(np.arange(count, dtype=np.int32)[None], scores, channels)
+
     def depth(self, people: Sequence[Request]) -> int:
         """The cascade's rank depth: at least twice the longest slate."""
         return max(self.cascade.config.rank_depth, 2 * max(p.k or self.cascade.config.k for p in people))
@@ -84,6 +107,11 @@ class RetrieveModel(StageModel):
     def read(self, request: Any) -> Request:
         """The person."""
         return self.person(request)
+
+    def samples(self) -> list[Any]:
+        """People, and predicates."""
+        people = self.people()
+        return people + [replace(people[0], eligible=e) for e in self.cascade.eligibility.examples()]
 
     def answer(self, batch: list[Request]) -> list[list[Any]]:
         """The candidates of each person."""
@@ -97,6 +125,10 @@ class FilterModel(StageModel):
     def read(self, request: Any) -> tuple[Request, Candidates]:
         """The person and the candidates."""
         return self.person(request), read_candidates(request, len(self.cascade.catalog))
+
+    def samples(self) -> list[Any]:
+        """People, each with candidates."""
+        return [(person, self.candidates()) for person in self.people()]
 
     def answer(self, batch: list[tuple[Request, Candidates]]) -> list[list[Any]]:
         """The candidates that go on."""
@@ -123,6 +155,10 @@ class DiversifyModel(StageModel):
     def read(self, request: Any) -> tuple[dict[str, Any], Candidates]:
         """k and diversity, and the candidates."""
         return parse_parameters(parameters_of(request)), read_candidates(request, len(self.cascade.catalog))
+
+    def samples(self) -> list[Any]:
+        """Candidates."""
+        return [({}, self.candidates())]
 
     def answer(self, batch: list[tuple[dict[str, Any], Candidates]]) -> list[list[Any]]:
         """Item ids and scores, in slate order."""

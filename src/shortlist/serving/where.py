@@ -25,11 +25,17 @@ class Where:
     note: str = ""
 
 
-def settle(repository: Path, wanted: str | None, tell: Callable[[str], None], instances: int | None = None) -> Where:
+def settle(
+    repository: Path,
+    wanted: str | None,
+    tell: Callable[[str], None],
+    instances: int | None = None,
+    stages: bool = False,
+) -> Where:
     """Where to serve `repository`: as `wanted`, by default as it says itself; for a GPU its plans are completed.
 
     Raises ConfigError when a GPU is demanded and cannot be used, has no room for `instances` by the limit given at
-    export, or plans cannot be built.
+    export, `instances` are asked for of `stages`, whose plans have one, or plans cannot be built.
     """
     if wanted not in (None, *WANTED):
         raise ConfigError(f"--device = {wanted!r}: {', '.join(WANTED)} is allowed")
@@ -44,10 +50,15 @@ def settle(repository: Path, wanted: str | None, tell: Callable[[str], None], in
         else (f"{repository} is for the CPU; make one for a GPU with `shortlist export RUN --target gpu --out DIR`")
     )
     if missing and wanted == "gpu":
-        raise ConfigError(f"device = 'gpu': {missing} (or choose --device auto or cpu)")
+        raise ConfigError(f"--device = 'gpu': {missing} (or choose --device auto or cpu)")
     if missing:
         tell(f"serving on the CPU: {missing}")
         return Where(wanted, "cpu", missing)
+    if stages and instances is not None:
+        raise ConfigError(
+            f"--instances = {instances}: not allowed with --stages on a GPU, as filter and ranker have one instance on "
+            "each; leave it out, and choose those of cascade with `shortlist export --instances`"
+        )
     _check_room(repository, instances)
     _complete(repository, tell)
     return Where(wanted, "gpu")
