@@ -11,10 +11,13 @@ import pytest
 from shortlist.bundle import MANIFEST, Bundle, _write_manifest
 from shortlist.cascade import Cascade
 from shortlist.catalog import Catalog, IdMap
+from shortlist.deadlines import Effort, StageCost
 from shortlist.errors import BundleError, DeadlineError, RequestError
 from shortlist.stages import best, diversify, retrieve
 from shortlist.types import Request, Slate
 from tests.factories import make_bundle
+
+DEAR = StageCost(fixed=1000.0, each=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -122,44 +125,61 @@ def test_company_and_order_change_nothing(cascade: Cascade) -> None:
 def test_a_tight_deadline_leaves_stages_out(path: Path) -> None:
     cascade = Cascade.load(path)
     cascade.warm_up()
-    cascade.costs.seconds = {"users": 0, "retrieve": 0, "filter": 0, "rank": 1000.0, "diversify": 0}
+    cascade.costs.stages["rank"] = DEAR
     soon = time.time_ns() // 1000 + 60_000_000
     slate = _one(cascade, Request(user_id=b"user-0", deadline_unix_us=soon, trace=True))
     assert slate.status == "no_rank"
     assert slate.trace is not None
     assert [s["stage"] for s in slate.trace["stages"]] == ["users", "retrieve", "filter", "diversify"]
-    cascade.costs.seconds["filter"] = 1000.0
+    cascade.costs.stages["filter"] = DEAR
     assert _one(cascade, Request(user_id=b"user-0", deadline_unix_us=soon)).status == "no_filter"
-    cascade.costs.seconds["retrieve"] = 1000.0
+    cascade.costs.stages["retrieve"] = DEAR
     assert _one(cascade, Request(user_id=b"user-0", deadline_unix_us=soon)).status == "fallback"
 
 
-def test_warming_up_leaves_the_costs_of_a_warm_server(path: Path) -> None:
-    cascade = Cascade.load(path)
-    stages = {"users", "retrieve", "filter", "rank", "diversify", "popularity"}
-    for stage in stages:
-        cascade.costs.observe(stage, 1.0)  # as when compiling
-    cascade.warm_up()
-    assert set(cascade.costs.seconds) == stages
-    assert sum(cascade.costs.seconds.values()) < 0.5
-
-
-def test_those_with_the_least_time_are_answered_first(path: Path) -> None:
+def test_warming_up_measures_every_stage(path: Path) -> None:
     cascade = Cascade.load(path)
     cascade.warm_up()
-    cascade.costs.seconds["retrieve"] = 1000.0
+    assert set(cascade.costs.stages) == {"users", "retrieve", "filter", "rank", "diversify"}
+    assert 0 < cascade.costs.seconds(Effort("full", 1.0), 1) < 0.5
+
+
+def test_load_makes_the_effort_lighter(path: Path) -> None:
+    cascade = Cascade.load(path)
+    cascade.warm_up()
+    cascade.costs.stages = {"rank": StageCost(0.0, 0.01)}
+    cascade.costs.batch_seconds = 0.1
+    slates = [_one(cascade, Request(user_id=b"user-0", trace=True))]
+    slates += [a for a in cascade.recommend([Request(user_id=b"user-0", trace=True)] * 12) if isinstance(a, Slate)]
+    assert [s.status for s in slates] == ["full"] * 13
+    assert [s.trace and s.trace["effort"]["share"] for s in slates] == [1.0] + [0.5] * 12
+
+
+def test_nobody_waits_for_the_fuller_answer_of_another(path: Path) -> None:
+    cascade = Cascade.load(path)
+    cascade.warm_up()
+    cascade.costs.stages["retrieve"] = DEAR
     soon = time.time_ns() // 1000 + 60_000_000
-    ran: list[str] = []
-    cascade.observer = lambda stage, *_: ran.append(stage)
     answers = cascade.recommend([Request(user_id=b"user-0"), Request(user_id=b"user-0", deadline_unix_us=soon)])
-    assert [a.status for a in answers if isinstance(a, Slate)] == ["full", "fallback"]
-    assert ran == ["users", "popularity", "diversify", "users", "retrieve", "filter", "rank", "diversify"]
+    assert [a.status for a in answers if isinstance(a, Slate)] == ["fallback", "fallback"]
+
+
+def test_an_answer_that_can_only_arrive_late_is_refused(cascade: Cascade) -> None:
+    soon = time.time_ns() // 1000 + 300_000
+
+    def dawdle(*_: object) -> None:
+        time.sleep(0.1)
+
+    cascade.observer = dawdle
+    answer = cascade.recommend([Request(user_id=b"user-0", deadline_unix_us=soon)])[0]
+    cascade.observer = None
+    assert isinstance(answer, DeadlineError)
 
 
 def test_a_cold_start_has_nothing_to_leave_out(path: Path) -> None:
     cascade = Cascade.load(path)
     cascade.warm_up()
-    cascade.costs.seconds["rank"] = 1000.0
+    cascade.costs.stages["rank"] = DEAR
     soon = time.time_ns() // 1000 + 60_000_000
     assert _one(cascade, Request(deadline_unix_us=soon)).status == "full"
 
@@ -208,7 +228,7 @@ def test_after_warming_up_no_request_compiles(path: Path) -> None:
     soon = time.time_ns() // 1000 + 60_000_000
     requests = [Request(user_id=b"user-0"), Request(exclude=(b"item-1",), k=50), Request(history=(b"item-1",))]
     for stage in ("nothing", "rank", "filter", "retrieve"):
-        cascade.costs.seconds[stage] = 1000.0
+        cascade.costs.stages[stage] = DEAR
         cascade.recommend([replace(r, deadline_unix_us=soon) for r in requests])
     assert [len(function.signatures) for function in compiled] == known
 

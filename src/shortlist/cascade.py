@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,20 @@ import numpy as np
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.config import CascadeConfig
-from shortlist.deadlines import STAGES, StageCosts
+from shortlist.deadlines import Costs, Effort, ladder
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
-from shortlist.errors import BundleError, ConfigError, ShortlistError
+from shortlist.errors import BundleError, ConfigError, DeadlineError, RequestError, ShortlistError
 from shortlist.stages.diversify import Diversify, explore
+from shortlist.stages.eligibility import Eligibility
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
 from shortlist.stages.rank import Rank
 from shortlist.stages.retrieve import Retrieve
 from shortlist.stages.users import Users
 from shortlist.types import FALLBACK, FULL, MAX_K, NO_FILTER, Candidates, Float32, Int32, Request, Slate, UserBatch
+
+TOGETHER, ROUNDS = 16, 5  # requests of a batch, and batches, by which warming up measures what the stages cost
 
 Observer = Callable[[str, float, int, int], None]
 """Told after each stage of a batch: its name, seconds, items in, items out."""
@@ -39,42 +43,62 @@ Observer = Callable[[str, float, int, int], None]
 class Funnel:
     """What each stage did to one batch: for traces and metrics."""
 
+    effort: Effort
+    requests: int
     stages: list[tuple[str, float, int, int]] = field(default_factory=list)  # name, seconds, items in, items out
+    running: list[tuple[str, Any, Any, int, int]] = field(default_factory=list)  # the same, with moments of the device
     survivors: dict[str, Int32] = field(default_factory=dict)  # stage -> rows [B, N] best first
 
 
 class Cascade:
     """A loaded bundle, ready to answer. One instance serves one thread."""
 
-    def __init__(self, bundle: Bundle, seed: int | None = None, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        seed: int | None = None,
+        device: Device | None = None,
+        eligible: Mapping[str, Any] | None = None,
+    ) -> None:
         self.device = device = device or Cpu()
         self.version = bundle.version
         self.config = CascadeConfig.model_validate(bundle.metadata["cascade"])
         self.catalog = Catalog.load(bundle, device)
         self.popularity = Popularity(bundle)
-        self.users = Users(bundle, self.catalog, self.popularity, self.config.history, device)
         self.retrieve = Retrieve(bundle, self.catalog, device)
+        self.eligibility = Eligibility(bundle, len(self.catalog), self.retrieve.prepare, eligible, device=device.name)
+        self.users = Users(bundle, self.catalog, self.popularity, self.config.history, device, self.eligibility)
         self.filter = Filter(bundle, self.catalog, device)
         self.rank = Rank(bundle, self.catalog, device)
         self.diversify = Diversify(bundle, self.catalog, self.config, device)
-        self.costs = StageCosts()
+        self.costs = Costs(ladder(self.config.efforts))
         self.observer: Observer | None = None
         self._rng = np.random.default_rng(seed)
 
     @classmethod
-    def load(cls, path: Path, verify: bool = True, seed: int | None = None, device: Device | None = None) -> Cascade:
+    def load(
+        cls,
+        path: Path,
+        verify: bool = True,
+        seed: int | None = None,
+        device: Device | None = None,
+        eligible: Mapping[str, Any] | None = None,
+    ) -> Cascade:
         """Open the bundle at `path` on `device`, the CPU where none is given; a device serves one cascade.
 
-        Raises BundleError when something in it is missing or damaged, ConfigError when the GPU itself fails.
+        `eligible` is a predicate that items must satisfy in every request, whatever that asks for. Raises BundleError
+        when something is missing or damaged, ConfigError when the GPU fails or `eligible` does not fit the bundle.
         """
         bundle = Bundle.open(path, verify)
         try:
-            return cls(bundle, seed, device)
+            return cls(bundle, seed, device, eligible)
+        except RequestError as error:
+            raise ConfigError(f"{error} (in the deployment's own predicate, for {path})") from error
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
             what = f"{type(error).__name__}: {error}"
             if device and device.name == "gpu" and isinstance(error, RuntimeError | MemoryError):  # CUDA's
                 raise ConfigError(
-                    f"device = 'gpu': it failed while {path} was loaded ({what}); look in nvidia-smi for others that "
+                    f"--device = 'gpu': it failed while {path} was loaded ({what}); look in nvidia-smi for others that "
                     "use its memory, serve fewer --instances, or choose cpu or auto"
                 ) from error
             if isinstance(error, MemoryError):
@@ -84,19 +108,19 @@ class Cascade:
     def recommend(self, requests: Sequence[Request]) -> list[Slate | ShortlistError]:
         """One answer for each request, in order: a Slate, or the RequestError or DeadlineError it caused itself."""
         answers: dict[int, Slate | ShortlistError] = {}
-        plans: dict[tuple[str, int], list[int]] = defaultdict(list)
-        now_us = time.time_ns() // 1000
-        for i, request in enumerate(requests):
+        plans: dict[tuple[Effort, int], list[int]] = defaultdict(list)
+        for i, effort in enumerate(self.costs.plan(requests, time.time_ns() // 1000)):
             try:
-                self.users.check(request)
-                plans[self.costs.plan(request, now_us), self._rank_depth(request)].append(i)
+                if isinstance(effort, DeadlineError):
+                    raise effort
+                self.users.check(requests[i])
+                plans[effort, self._rank_depth(requests[i], effort)].append(i)
             except ShortlistError as error:
                 answers[i] = error
-        haste = list(STAGES).index
-        for plan, depth in sorted(plans, key=lambda p: haste(p[0]), reverse=True):  # who has least time does not wait
-            members = plans[plan, depth]
-            answers.update(zip(members, self._answer(plan, depth, [requests[i] for i in members]), strict=True))
-        return [answers[i] for i in range(len(requests))]
+        for (effort, depth), members in plans.items():
+            answers.update(zip(members, self._answer(effort, depth, [requests[i] for i in members]), strict=True))
+        late = self.costs.late(requests, time.time_ns() // 1000)
+        return [late[i] or answers[i] if isinstance(answers[i], Slate) else answers[i] for i in range(len(late))]
 
     def warm_up(self) -> None:
         """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
@@ -104,31 +128,53 @@ class Cascade:
         self.device.warm_up()
         if self.device.name == "gpu":  # kernels are compiled for numbers of candidates, which follow from k
             self.recommend([Request(history=(item,), k=k) for k in range(1, MAX_K + 1)])
-        for _ in range(3):
-            self.costs = StageCosts()  # what compiling took is no cost of a stage
-            self.recommend([Request(history=(item,), trace=True), Request()])
+        for eligible in self.eligibility.examples():
+            self.recommend([Request(history=(item,), eligible=eligible), Request(eligible=eligible)])
+        warm = self._typical(TOGETHER)
+        for _ in range(2):
+            self.recommend([*warm, Request(history=(item,), trace=True), Request()])
+        alone, together = (self._measure(batch) for batch in ([[r] for r in warm], [warm] * ROUNDS))
+        self.costs.measured(alone, together, TOGETHER)
 
-    def _answer(self, plan: str, depth: int, requests: list[Request]) -> list[Slate]:
-        """Slates for requests that share plan and rank depth; those without a history take the cold-start path."""
-        funnel = Funnel()
-        self.costs.leave_out(plan)
+    def _typical(self, count: int) -> list[Request]:
+        """Requests of stored users who have a history; where there are too few, of somebody who saw one item."""
+        stored = self.users.profiles
+        known = np.flatnonzero(np.diff(stored.offsets[:1000]))[:count].tolist()
+        others = [Request(history=(self.catalog.ids.id(0),))] * (count - len(known))
+        return [Request(user_id=stored.ids.id(user)) for user in known] + others
+
+    def _measure(self, batches: Sequence[Sequence[Request]]) -> dict[str, float]:
+        """Median seconds of each stage over `batches`."""
+        times: dict[str, list[float]] = defaultdict(list)
+        told, self.observer = self.observer, lambda stage, seconds, *_: times[stage].append(seconds)
+        for batch in batches:
+            self.recommend(batch)
+        self.observer = told
+        return {stage: median(seconds) for stage, seconds in times.items()}
+
+    def _answer(self, effort: Effort, depth: int, requests: list[Request]) -> list[Slate]:
+        """Slates for requests that share effort and rank depth; those without a history take the cold-start path."""
+        funnel = Funnel(effort, len(requests))
+        self.costs.leave_out(effort)
         with self._stage(funnel, "users", len(requests)):
             users = self.users.look_up(requests)
-        cold = (users.lengths == 0) | (plan == FALLBACK)
+        self._tell(funnel)
+        cold = (users.lengths == 0) | (effort.status == FALLBACK)
         slates: dict[int, Slate] = {}
         for members, path in ((np.flatnonzero(~cold), self._warm), (np.flatnonzero(cold), self._cold)):
             if len(members):
                 part = [requests[i] for i in members]
-                answered = path(plan, depth, users.take(members), part, Funnel(list(funnel.stages)))
+                answered = path(depth, users.take(members), part, Funnel(effort, len(part), list(funnel.stages)))
                 slates.update(zip(members.tolist(), answered, strict=True))
         return [slates[i] for i in range(len(requests))]
 
-    def _warm(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
-        stage, wanted = "retrieve", max(self.config.candidates, depth)
+    def _warm(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+        plan, stage = funnel.effort.status, "retrieve"
+        wanted = funnel.effort.of(self.config.candidates, least=depth)
         with self._stage(funnel, stage, len(users) * len(self.catalog)):
             users, diversity = self.retrieve.bring(users, wanted, self._diversity(requests))
             users = self.users.encoded(users)
-            candidates = self._note(funnel, stage, self.retrieve(users, wanted))
+            candidates = self._note(funnel, stage, self.retrieve(users, wanted, funnel.effort.share))
         if plan != NO_FILTER:
             stage = "filter"
             with self._stage(funnel, stage, candidates.rows.size):
@@ -139,13 +185,13 @@ class Cascade:
                 candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
         return self._slates(plan, stage, candidates.head(depth), diversity, requests, funnel)
 
-    def _cold(self, plan: str, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+    def _cold(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
             popular = self._note(funnel, "popularity", self.popularity(users, depth))
             *parts, diversity = self.device.put(
                 popular.rows, popular.scores, popular.channels, self._diversity(requests)
             )
-        status = FALLBACK if plan == FALLBACK else FULL  # a cold start has no other stages to leave out
+        status = FALLBACK if funnel.effort.status == FALLBACK else FULL  # a cold start has no other stages to leave out
         return self._slates(status, "popularity", Candidates(*parts), diversity, requests, funnel)
 
     def _slates(
@@ -169,6 +215,7 @@ class Cascade:
             chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, rows, strict=True)]
             shown = rows[np.arange(len(picks))[:, None], picks]
             funnel.survivors["diversify"] = np.where(picks >= 0, shown, np.int32(-1))
+        self._tell(funnel)
         return [
             self._slate(plan, rows[b], scores[b], *chosen[b], request, funnel, b) for b, request in enumerate(requests)
         ]
@@ -196,7 +243,7 @@ class Cascade:
     ) -> Slate:
         items = tuple(self.catalog.ids.id(row) for row in rows[picks].tolist())
         trace = self._trace(items, rows[picks], funnel, member) if request.trace else None
-        return Slate(items, scores[picks], propensities, plan, trace)
+        return Slate(items, scores[picks], propensities, plan, trace, funnel.effort.share)
 
     def _trace(self, items: tuple[bytes, ...], rows: Int32, funnel: Funnel, member: int) -> dict[str, Any]:
         """Time and counts per stage (of the whole batch), and each item's rank (from 1) at every stage that chose it.
@@ -206,6 +253,7 @@ class Cascade:
         ranks = {name: {row: i + 1 for i, row in enumerate(s[member].tolist())} for name, s in funnel.survivors.items()}
         return {
             "version": self.version,
+            "effort": {"status": funnel.effort.status, "share": funnel.effort.share},
             "stages": [{"stage": n, "ms": 1e3 * s, "in": i, "out": o} for n, s, i, o in funnel.stages],
             "items": [
                 {
@@ -217,9 +265,9 @@ class Cascade:
             ],
         }
 
-    def _rank_depth(self, request: Request) -> int:
+    def _rank_depth(self, request: Request, effort: Effort) -> int:
         """At least twice the slate, so that diversity has a choice; never the concern of others in the batch."""
-        return max(self.config.rank_depth, 2 * (request.k or self.config.k))
+        return effort.of(self.config.rank_depth, least=2 * (request.k or self.config.k))
 
     def _note(self, funnel: Funnel, stage: str, candidates: Candidates) -> Candidates:
         funnel.survivors[stage] = candidates.rows
@@ -227,12 +275,18 @@ class Cascade:
 
     @contextmanager
     def _stage(self, funnel: Funnel, name: str, items_in: int) -> Iterator[None]:
-        """Time one stage of a batch, and tell the costs and the observer."""
-        start = time.perf_counter()
+        """Time one stage of a batch, by the device's clock; `_tell` says what it took."""
+        start = self.device.now()
         yield
-        seconds = time.perf_counter() - start
         items_out = funnel.survivors[name].size if name in funnel.survivors else items_in
-        funnel.stages.append((name, seconds, items_in, items_out))
-        self.costs.observe(name, seconds)
-        if self.observer:
-            self.observer(name, seconds, items_in, items_out)
+        funnel.running.append((name, start, self.device.now(), items_in, items_out))
+
+    def _tell(self, funnel: Funnel) -> None:
+        """Tell the trace, the costs and the observer of stages that the device has done."""
+        for name, start, end, items_in, items_out in funnel.running:
+            seconds = self.device.seconds(start, end)
+            funnel.stages.append((name, seconds, items_in, items_out))
+            self.costs.observe(name, seconds, funnel.requests, funnel.effort)
+            if self.observer:
+                self.observer(name, seconds, items_in, items_out)
+        funnel.running.clear()

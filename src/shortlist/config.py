@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shortlist.errors import ConfigError
 
-AttributeKind = Literal["category", "multi", "text", "numeric"]
+AttributeKind = Literal["category", "multi", "text", "numeric", "identifier"]
+SmallKind = Literal["category", "multi", "text", "numeric"]
 Protocol = Literal["leave-one-out", "rolling", "cold-users"]
 
 
@@ -37,9 +38,12 @@ class DataConfig(Section):
     user_path: Path | None = None
     """`table` only: a CSV/Parquet file of user attributes, likewise."""
     item_attributes: dict[str, AttributeKind] = {}
-    """`table` only: which item columns to use and how to read each."""
-    user_attributes: dict[str, AttributeKind] = {}
+    """`table` only: which item columns to use and how to read each. An `identifier` is a category of many values, such
+    as a creator or a leaf of a taxonomy."""
+    user_attributes: dict[str, SmallKind] = {}
     """`table` only: which user columns to use and how to read each."""
+    context_attributes: dict[str, SmallKind] = {}
+    """`table` only: further columns of the log that describe the request (device, locale …), and how to read each."""
     max_rejected: float = Field(0.05, ge=0, le=1)
     """Share of rows that may be rejected before loading fails."""
     event_weights: dict[str, float] = {}
@@ -164,8 +168,25 @@ class CascadeConfig(Section):
     Items without a value are not counted."""
     max_per_group: int | None = Field(None, ge=1)
     """Most items of one value of `group_by` in a slate; it gets shorter rather than exceed this."""
+    eligibility: tuple[str, ...] = ()
+    """Item attributes that predicates may ask about (`eligible` of a request, `export --eligible`): of kind category,
+    multi or numeric. In the bundle they take up to four bytes for each value of each item, numbers up to eight."""
+    efforts: tuple[float, ...] = Field((1.0, 0.5, 0.25), min_length=1)
+    """Shares of cells, candidates and rank depth to choose from, 1 first, each smaller than the one before: the
+    fullest that fits a request's deadline and `batch_ms` is taken."""
+    batch_ms: float = Field(25.0, gt=0)
+    """Longest time to spend on one batch: heavy load makes batches large, and lighter efforts keep them in it."""
+    cached_slates: int = Field(0, ge=0, le=1_000_000)
+    """Slates that each instance keeps for equal requests (about 2 kB each); 0 keeps none, and so does exploration."""
     exploration: float = Field(0.0, ge=0, lt=1)
     """Probability per slot of showing a random ranked candidate instead; its propensity is reported."""
+
+    @field_validator("efforts")
+    @classmethod
+    def _efforts_descend(cls, efforts: tuple[float, ...]) -> tuple[float, ...]:
+        if efforts[0] != 1 or min(efforts) <= 0 or list(efforts) != sorted(set(efforts), reverse=True):
+            raise ValueError("shares from 1 down to above 0 are allowed, each smaller than the one before")
+        return efforts
 
     @model_validator(mode="after")
     def _groups_are_capped(self) -> CascadeConfig:

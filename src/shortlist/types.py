@@ -16,6 +16,7 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
+Bitmap = NDArray[np.uint8]  # one bit a row, lowest bit first, in whole words of 64
 
 FULL, NO_RANK, NO_FILTER, FALLBACK, STALE_PROFILE = "full", "no_rank", "no_filter", "fallback", "stale_profile"
 MAX_K = 50
@@ -33,6 +34,25 @@ class Request:
     context: Mapping[str, Any] = field(default_factory=dict)
     deadline_unix_us: int | None = None
     trace: bool = False
+    eligible: Mapping[str, Any] = field(default_factory=dict)  # what item attributes must be; empty: anything
+    traceparent: str | None = None  # the caller's span, in the notation of W3C; changes nothing of the answer
+
+
+@dataclass(slots=True)
+class Eligible:
+    """The catalogue rows that one predicate allows; what a stage finds out about them stays with them."""
+
+    bits: Bitmap
+    count: int
+    rows: Int64 | None = None  # [count] ascending, where each of them is scored
+    cells: tuple[Int64, Int64] | None = None  # where they are searched for: the index's cells with any, and how many
+    popular: Int32 | None = None  # the most popular of them
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what retrieval needs of it."""
+        arrays = (self.bits, self.rows, *(self.cells or ()))
+        return sum(array.nbytes for array in arrays if array is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,7 @@ class UserBatch:
     vectors: Float32  # [B, D] retrieval vectors; D is 0 until the tower has run
     masked: tuple[Int32, ...]  # B arrays of rows never to return
     segments: Int32  # [B] popularity segment of the context; 0 is everyone
+    eligible: tuple[Eligible | None, ...] = field(default=(), kw_only=True)  # B of them; (): everything, for all
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,6 +79,7 @@ class UserBatch:
             self.vectors[index],
             tuple(self.masked[i] for i in index),
             self.segments[index],
+            eligible=tuple(self.eligible[i] for i in index) if self.eligible else (),
         )
 
 
@@ -87,3 +109,4 @@ class Slate:
     propensities: Float32  # [k] probability that exploration showed the item there; 1 when deterministic
     status: str
     trace: dict[str, Any] | None = None
+    share: float = 1.0  # of the full effort that went into it; less under load, or before a near deadline
