@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shortlist.bundle import Bundle
 from shortlist.errors import ConfigError
+from shortlist.types import Eligible
 
 if TYPE_CHECKING:
     from shortlist.devices.faiss_gpu import Placement
@@ -37,8 +38,16 @@ class Scorer(Protocol):
 class Index(Protocol):
     """Nearest neighbours by inner product."""
 
-    def search(self, vectors: Any, k: int) -> Any:
-        """The rows [B, k] nearest to `vectors` float32 [B, D], best first, -1 where there are fewer."""
+    def search(self, vectors: Any, k: int, *, nprobe: int | None = None, eligible: Eligible | None = None) -> Any:
+        """The rows [B, k] nearest to `vectors` float32 [B, D], best first, -1 where there are fewer.
+
+        `nprobe` is how many cells are searched, where the index has any, instead of its own number. Of `eligible` rows
+        alone where given, for which `prepare` must have said True.
+        """
+        ...
+
+    def prepare(self, eligible: Eligible) -> bool:
+        """Make ready to search among `eligible`; False where every eligible row should rather be scored."""
         ...
 
 
@@ -77,6 +86,16 @@ class Device(Protocol):
         ...
 
     @property
+    def now(self) -> Callable[[], Any]:
+        """now(): the moment when the device has done all that it was given so far. Waits for nothing."""
+        ...
+
+    @property
+    def seconds(self) -> Callable[[Any, Any], float]:
+        """seconds(start, end): between two moments before the last `fetch`."""
+        ...
+
+    @property
     def fuse_features(self) -> Callable[..., Any]:
         """`shortlist.kernels.fuse_features`, without waiting; what it refuses is raised by `fetch`. So are the others:
         fuse_features(items, rows, users, channels, side, columns)."""
@@ -103,7 +122,7 @@ def choose_device(wanted: Wanted, engines: Path | None = None, placement: Placem
     from shortlist.devices.cpu import Cpu
 
     if wanted not in ("cpu", "gpu", "auto"):
-        raise ConfigError(f"device = {wanted!r}: cpu, gpu or auto is allowed")
+        raise ConfigError(f"--device = {wanted!r}: cpu, gpu or auto is allowed")
     if wanted == "cpu":
         return Cpu()
     from shortlist.devices.probe import what_is_missing
@@ -114,6 +133,6 @@ def choose_device(wanted: Wanted, engines: Path | None = None, placement: Placem
 
         return open_gpu(engines, placement)
     if wanted == "gpu":
-        raise ConfigError(f"device = 'gpu': {missing}; use a machine with a GPU, or choose cpu or auto")
+        raise ConfigError(f"--device = 'gpu': {missing}; use a machine with a GPU, or choose cpu or auto")
     log.warning("Serving on the CPU: %s", missing)
     return Cpu(missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import faiss
@@ -12,8 +13,11 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
 from shortlist.bundle import Bundle
+from shortlist.devices.cells import Cells
+from shortlist.devices.lists import LISTS, map_lists
 from shortlist.errors import BundleError
 from shortlist.kernels import dpp, fuse_features, mmr
+from shortlist.types import Eligible
 
 REFUSALS = (
     RuntimeError,
@@ -32,6 +36,7 @@ class Cpu:
     name = "cpu"
     xp: Any = np
     fuse_features, mmr, dpp = staticmethod(fuse_features), staticmethod(mmr), staticmethod(dpp)
+    now = staticmethod(perf_counter)
 
     def __init__(self, note: str = "") -> None:
         self.note = note
@@ -55,6 +60,10 @@ class Cpu:
     def index(self, bundle: Bundle, nprobe: int | None) -> FaissIndex:
         """The bundle's own index, memory-mapped."""
         return FaissIndex(read_index(bundle, nprobe))
+
+    def seconds(self, start: float, end: float) -> float:
+        """The difference."""
+        return end - start
 
     def warm_up(self) -> None:
         """Nothing: the stages compile their own."""
@@ -80,10 +89,21 @@ class FaissIndex:
 
     def __init__(self, index: Any) -> None:
         self._index = index
+        self._cells = Cells(index) if isinstance(index, faiss.IndexIVF) else None
 
-    def search(self, vectors: Any, k: int) -> Any:
+    def search(self, vectors: Any, k: int, *, nprobe: int | None = None, eligible: Eligible | None = None) -> Any:
         """Rows Int64 [B, k]."""
-        return self._index.search(vectors, k)[1]
+        if eligible is not None and self._cells:
+            return self._cells.search(vectors, k, eligible, nprobe)
+        if nprobe is None or not self._cells:
+            return self._index.search(vectors, k)[1]
+        options: Any = faiss.SearchParametersIVF()
+        options.nprobe = nprobe
+        return self._index.search(vectors, k, params=options)[1]
+
+    def prepare(self, eligible: Eligible) -> bool:
+        """True where the index has cells, and searching them costs less than scoring every eligible row."""
+        return self._cells is not None and self._cells.prepare(eligible)
 
 
 def open_session(graph: Path) -> ort.InferenceSession:
@@ -103,6 +123,8 @@ def open_session(graph: Path) -> ort.InferenceSession:
 def read_index(bundle: Bundle, nprobe: int | None) -> Any:
     """The bundle's FAISS index, memory-mapped, set to search `nprobe` cells where it has cells."""
     index = faiss.read_index(str(bundle.file("index.faiss")), faiss.IO_FLAG_MMAP)
+    if bundle.has(f"{LISTS}.npy"):
+        map_lists(index, bundle)
     if nprobe:
         faiss.extract_index_ivf(index).nprobe = nprobe
     return index

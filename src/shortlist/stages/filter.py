@@ -9,7 +9,7 @@ from shortlist.catalog import Catalog
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
 from shortlist.kernels.fuse_features import Columns, warm_up
-from shortlist.kernels.fuse_features.columns import feature_step, retyped
+from shortlist.kernels.fuse_features.columns import retyped
 from shortlist.stages.best import keep_best
 from shortlist.types import Candidates, Float32, UserBatch
 
@@ -51,6 +51,8 @@ def _columns(bundle: Bundle, dtype: str | None, device: Device) -> Columns:
     multiplier, offset, weight = bundle.array("filter_columns")
     columns = Columns(multiplier, offset, weight, **bundle.document("filter"))
     if dtype not in (None, columns.dtype):
+        from shortlist.export.twin import feature_step  # brings ONNX, which the bundle's own graphs do not need
+
         columns = retyped(columns, dtype, feature_step(bundle.graph("filter").read_bytes()))
     kept = {name: device.keep(getattr(columns, name)) for name in ("multiplier", "offset", "weight")}
     return replace(columns, **kept)

@@ -3,8 +3,8 @@
 Two channels are fused: the towers' inner product (FAISS) and sparse item-item matrices (a few thousand additions).
 Score of an item = u·v + Σ_channels Σ_j decay^age_j · B[h_j, item], in units fixed by training. FAISS only proposes;
 every proposal is scored again from the item table, so that quantised indexes and batch sizes change no score.
-A small catalogue needs no proposals: every item is scored. On a GPU the item-item channels stay with the host, and the
-rest is `shortlist.stages.pool`'s.
+A small catalogue needs no proposals: every item is scored, and so are the items that a strict predicate leaves. On a
+GPU the item-item channels stay with the host, and the rest is `shortlist.stages.pool`'s.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from shortlist.bitmap import contains, rows_of
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
+from shortlist.kernels.fuse_features.encoding import prefetch
 from shortlist.kernels.lanes import dot
 from shortlist.kernels.top_k.cpu import best_positions
 from shortlist.stages.pool import Brought, Sparse, bring, choose
-from shortlist.types import Candidates, Float32, Int32, Int64, UserBatch
+from shortlist.types import Candidates, Eligible, Float32, Int32, Int64, UserBatch
 
+AHEAD, LINE = 8, 64  # rows asked of memory before they are needed, bytes of a cache line
 EXACT_UP_TO = 4_000  # items; up to here every item is scored, so that the fused order is exact
 
 
@@ -34,8 +37,9 @@ class Retrieve:
         self._device = device or Cpu()
         settings = bundle.document("retrieve")
         self.vectors = catalog.part("retrieval")
-        nprobe = settings["nprobe"]
-        self.index = self._device.index(bundle, int(nprobe) if nprobe else None)
+        self.nprobe = int(settings["nprobe"]) if settings["nprobe"] else None  # None: the index has no cells
+        self.index = self._device.index(bundle, self.nprobe)
+        self._spare = float(settings.get("spare", 1))  # proposals for each that is wanted: the index errs
         self.channels = [
             (*(bundle.array(f"linear{i}_{part}") for part in ("indptr", "indices", "values")), np.float32(decay))
             for i, decay in enumerate(settings["linear_decays"])
@@ -50,22 +54,29 @@ class Retrieve:
             return users, diversity
         return bring(self._device, users, self._sparse(users, depth), len(self.vectors), diversity)
 
-    def __call__(self, users: UserBatch, depth: int) -> Candidates:
-        """The `depth` best rows of each of B users, masked rows left out."""
+    def __call__(self, users: UserBatch, depth: int, share: float = 1.0) -> Candidates:
+        """The `depth` best rows of each of B users, masked rows left out; only `share` of the cells are searched."""
+        nprobe = max(1, round(share * self.nprobe)) if self.nprobe and share != 1 else None
         if isinstance(users, Brought):
             everything = self._everything is not None
-            return choose(self._device.xp, users, self.vectors, None if everything else self.index, depth)
+            return choose(self._device.xp, users, self.vectors, None if everything else self.index, depth, nprobe)
         shape = len(users), depth
         found = Candidates(np.empty(shape, np.int32), np.empty(shape, np.float32), np.empty((*shape, 2), np.float32))
-        for b, near in enumerate(self._proposals(users, depth)):
+        for b, near in enumerate(self._proposals(users, depth, nprobe)):
             history = users.history[b, : users.lengths[b]]
             self._add_linear(history, self._linear)
             touched = self._touched(history)
-            floor = self._floor(touched, len(near))
-            pool = _pool(near, touched, users.masked[b], floor, self._linear, self._state)
+            allowed = _allowed(touched, users.eligible[b]) if users.eligible else touched
+            floor = self._floor(allowed, len(near))
+            pool = _pool(near, allowed, users.masked[b], floor, self._linear, self._state)
             _choose(pool, b, users.vectors, self.vectors, self._linear, found.rows, found.scores, found.channels)
-            _clear(self._linear, near, touched)
+            _clear(self._linear, near if self._everything is None else self._everything, touched)
         return found
+
+    def prepare(self, eligible: Eligible) -> None:
+        """Decide, by what it costs, whether all of these rows are scored or the index is searched for the best."""
+        if self._everything is not None or not self.index.prepare(eligible):
+            eligible.rows = rows_of(eligible.bits, eligible.count)
 
     def all_scores(self, users: UserBatch) -> Float32:
         """Scores of the whole catalogue [B, N]: for evaluation, not for requests."""
@@ -74,21 +85,27 @@ class Retrieve:
             self._add_linear(history[:length], row)
         return scores
 
-    def _proposals(self, users: UserBatch, depth: int) -> list[Int64]:
-        """For each user the nearest rows, -1 where there are fewer, with spare ones for those that will be masked.
+    def _proposals(self, users: UserBatch, depth: int, nprobe: int | None) -> list[Int64]:
+        """For each user the nearest eligible rows, -1 where there are fewer, with spare ones for those to be masked.
 
-        Users of like numbers search together, so that a long list to exclude is no burden on the others.
+        Users of like numbers and one predicate search together, so that a long list to exclude is no burden on others.
         """
+        eligible = users.eligible or (None,) * len(users)
         if self._everything is not None:
-            return [self._everything] * len(users)
+            return [self._everything if e is None else _scored(e) for e in eligible]
         wanted = self._wanted(users, depth)
-        alike: dict[int, list[int]] = defaultdict(list)
-        for b, number in enumerate(wanted):
-            alike[number.bit_length()].append(b)
         proposals: dict[int, Int64] = {}
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for b, (number, e) in enumerate(zip(wanted, eligible, strict=True)):
+            if e is not None and e.rows is not None:
+                proposals[b] = e.rows
+            else:
+                alike[number.bit_length(), id(e)].append(b)
         for members in alike.values():
-            near = self.index.search(users.vectors[members], max(wanted[b] for b in members))
-            proposals.update((b, rows[: wanted[b]]) for b, rows in zip(members, near, strict=True))
+            asked = {b: min(len(self.vectors), round(self._spare * wanted[b])) for b in members}
+            count, among = max(asked.values()), eligible[members[0]]
+            near = self.index.search(users.vectors[members], count, nprobe=nprobe, eligible=among)
+            proposals.update((b, rows[: asked[b]]) for b, rows in zip(members, near, strict=True))
         return [proposals[b] for b in range(len(users))]
 
     def _wanted(self, users: UserBatch, depth: int) -> list[int]:
@@ -129,6 +146,20 @@ class Retrieve:
         if len(touched) <= wanted:
             return -np.inf
         return float(np.partition(self._linear[touched], -wanted)[-wanted])
+
+
+def _scored(eligible: Eligible) -> Int64:
+    """The rows of a predicate that are all scored."""
+    if eligible.rows is None:
+        raise ValueError("a predicate was not prepared")
+    return eligible.rows
+
+
+def _allowed(touched: Int32, eligible: Eligible | None) -> Int32:
+    """The eligible ones of `touched`; none where all that are eligible are proposed anyway."""
+    if eligible is None:
+        return touched
+    return touched[contains(eligible.bits, touched)] if eligible.rows is None else touched[:0]
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
@@ -213,6 +244,9 @@ def _choose(
     tower = np.empty(len(pool), np.float32)
     total = np.empty(len(pool), np.float32)
     for i in range(len(pool)):
+        if i + AHEAD < len(pool):
+            for byte in range(0, 4 * vectors.shape[1], LINE):
+                prefetch(vectors, pool[i + AHEAD], byte)
         tower[i] = dot(users, b, vectors, pool[i])
         score = tower[i] + linear[pool[i]]
         total[i] = score if np.isfinite(score) else -np.inf

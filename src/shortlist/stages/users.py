@@ -9,10 +9,11 @@ import numpy as np
 
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
-from shortlist.data.features import FeatureEncoders
+from shortlist.data.encoders import FeatureEncoders
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
 from shortlist.profiles.bundle import StoredProfiles
+from shortlist.stages.eligibility import Eligibility
 from shortlist.stages.popularity import Popularity
 from shortlist.types import Float32, Int32, Int64, Request, UserBatch
 
@@ -21,10 +22,17 @@ class Users:
     """Turns requests into a UserBatch, from the request's own history or the stored profile."""
 
     def __init__(
-        self, bundle: Bundle, catalog: Catalog, popularity: Popularity, length: int, device: Device | None = None
+        self,
+        bundle: Bundle,
+        catalog: Catalog,
+        popularity: Popularity,
+        length: int,
+        device: Device | None = None,
+        eligibility: Eligibility | None = None,
     ) -> None:
         self.catalog = catalog
         self.popularity = popularity
+        self.eligibility = eligibility or Eligibility(bundle, len(catalog))
         self.length = length
         self.profiles = StoredProfiles.load(bundle)
         self.features = FeatureEncoders.from_document(bundle.document("features"))
@@ -32,8 +40,10 @@ class Users:
         self._tower = (device or Cpu()).scorer(bundle, "user")
 
     def check(self, request: Request) -> None:
-        """Raise RequestError when the context does not fit the bundle's schema."""
+        """Raise RequestError when the context or the predicate does not fit the bundle."""
         self.features.validate_context(request.context)
+        if request.eligible:
+            self.eligibility.read(request.eligible)
 
     def read(self, requests: Sequence[Request]) -> UserBatch:
         """The user side of B valid requests, vectors included."""
@@ -51,6 +61,7 @@ class Users:
             np.empty((len(requests), 0), np.float32),
             tuple(self._masked(r, rows) for r, rows in zip(requests, known, strict=True)),
             self.popularity.segments([r.context for r in requests]),
+            eligible=self.eligibility.of(requests),
         )
 
     def encoded(self, users: UserBatch) -> UserBatch:
