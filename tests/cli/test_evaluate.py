@@ -1,4 +1,4 @@
-"""The verb `evaluate`, up to where the work begins."""
+"""The verb `evaluate`: up to where the work begins, and once to the end."""
 
 import json
 from pathlib import Path
@@ -24,8 +24,10 @@ class Evaluated:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     made: list[tuple[object, ...]] = []
 
-    def evaluate_run(run: Path, protocol: str, *, baselines: bool, show_progress: bool) -> Evaluated:
-        made.append((run, protocol, baselines))
+    def evaluate_run(
+        run: Path, protocol: str, *, baselines: bool, sample: int | None, show_progress: bool
+    ) -> Evaluated:
+        made.append((run, protocol, baselines, sample))
         return Evaluated()
 
     monkeypatch.setattr(experiment, "evaluate_run", evaluate_run)
@@ -33,15 +35,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 
 
 def test_options_reach_the_evaluation(calls: list[tuple[object, ...]], tmp_path: Path) -> None:
-    result = CliRunner().invoke(APP, [str(tmp_path), "--protocol", "rolling", "--no-baselines"])
+    result = CliRunner().invoke(APP, [str(tmp_path), "--protocol", "rolling", "--no-baselines", "--sample", "50"])
     assert result.exit_code == 0
-    assert calls == [(tmp_path, "rolling", False)]
+    assert calls == [(tmp_path, "rolling", False, 50)]
 
 
 @pytest.mark.usefixtures("calls")
 def test_json_is_all_that_is_printed(tmp_path: Path) -> None:
     result = CliRunner().invoke(APP, [str(tmp_path), "--json"])
     assert json.loads(result.stdout) == FOUND.to_json()
+
+
+def test_json_is_pure_where_a_protocol_is_trained_first(planted_run: Path) -> None:
+    arguments = [str(planted_run), "--protocol", "cold-users", "--no-baselines", "--json"]
+    result = CliRunner().invoke(APP, arguments)
+    assert json.loads(result.stdout)["protocol"] == "cold-users"
 
 
 @pytest.mark.usefixtures("calls")

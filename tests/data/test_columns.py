@@ -9,12 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.data.columns import Encoder, column_from_document, column_to_document, fit_column
+from shortlist.data.columns import (
+    VOCABULARY_LIMIT,
+    Encoder,
+    Identifier,
+    column_from_document,
+    column_to_document,
+    fit_column,
+)
 from shortlist.types import Float32
 
 SAMPLES: dict[str, list[Any]] = {
     "category": ["a", "b", "a", "b", "b", "rare", None],
     "multi": [["x", "y"], ["x"], ["y", "rare"], [], None],
+    "identifier": ["a", "b", "a", "b", "rare", None],
     "numeric": [1.0, 2.0, 3.0, 10.0, None],
     "text": ["the red king", "the red queen", "The blue KING", None],
     "cyclic": [0, 5, 5, 23, None],
@@ -180,3 +188,16 @@ def test_good_values_of_a_request_pass_and_encode(kind: str, value: Any) -> None
 )
 def test_bad_values_of_a_request_are_told_what_is_allowed(kind: str, value: Any) -> None:
     assert fit(kind, SAMPLES[kind]).check(value)
+
+
+def test_an_identifier_knows_more_values_than_a_category() -> None:
+    values = [f"maker-{i}" for i in range(VOCABULARY_LIMIT + 50)] * 2
+    assert len(Identifier.fit("maker", values).vocabulary) == VOCABULARY_LIMIT + 50
+
+
+def test_identifiers_that_training_saw_once_share_a_bucket() -> None:
+    encoder = Identifier.fit("maker", ["a", "a", "b"])
+    rows = np.zeros((3, 2), np.float32)
+    for value, row in zip(["a", "b", None], rows, strict=True):
+        encoder.write(value, row)
+    assert rows.tolist() == [[1, 0], [0, 1], [0, 0]]

@@ -108,3 +108,20 @@ def test_a_long_field_is_shortened_in_the_error() -> None:
     with pytest.raises(RequestError) as refused:
         FeatureEncoder.fit({}, {}).validate({"x" * 4000: 1})
     assert len(str(refused.value)) < 200
+
+
+def test_sparse_rows_are_the_dense_rows() -> None:
+    kinds = {"maker": "identifier", "genre": "multi", "age": "numeric", "kind": "category"}
+    columns = {
+        "maker": ["a", "b", "a", None, "b", "c"],
+        "genre": [["x", "y"], ["x"], None, [], ["y"], ["z"]],
+        "age": [1.0, 2.0, None, 4.0, 5.0, 6.0],
+        "kind": ["k", "k", "l", "l", None, "m"],
+    }
+    encoder = FeatureEncoder.fit(kinds, columns)
+    np.testing.assert_array_equal(encoder.transform_sparse(columns, 6).toarray(), encoder.transform(columns, 6))
+
+
+def test_columns_that_are_not_given_are_missing_in_sparse_rows_too() -> None:
+    encoder = FeatureEncoder.fit({"age": "numeric"}, {"age": [1.0, None, 3.0]})
+    np.testing.assert_array_equal(encoder.transform_sparse({}, 2).toarray(), encoder.transform({}, 2))

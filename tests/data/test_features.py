@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import polars as pl
 import pytest
+from scipy.sparse import issparse
 
 from shortlist.config import Protocol
 from shortlist.data import ml_100k
@@ -169,3 +170,12 @@ def time_rows(features: Features, user: dict[str, object], repeats: int = 50) ->
         features.user_row(user)
         features.context_row({"hour": 12, "weekday": 3})
     return (time.perf_counter() - started) / repeats
+
+
+def test_wide_content_of_many_items_is_kept_sparse(
+    dataset: Dataset, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.data.features.DENSE_CELLS", 10)
+    content = fit_features(dataset, make_split(dataset.log(), "leave-one-out")).item_content
+    assert issparse(content)
+    np.testing.assert_array_equal(content.toarray(), features.item_content)

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
+from shortlist.models import items as models_items
 from shortlist.models.items import ItemTower
 
 
@@ -51,3 +53,32 @@ def test_without_content_ids_are_never_dropped() -> None:
 def test_content_of_another_catalogue_is_refused() -> None:
     with pytest.raises(ValueError, match="content has 5 rows, the catalogue 6 items"):
         ItemTower(6, 4, torch.zeros(5, 3))
+
+
+def sparse_and_dense_twins() -> tuple[ItemTower, ItemTower]:
+    """Two towers with the same weights, whose content is kept in either way."""
+    content = torch.randn(6, 3) * (torch.rand(6, 3) < 0.5)
+    dense, kept = ItemTower(6, 4, content), ItemTower(6, 4, csr_matrix(content.numpy()))
+    with torch.no_grad():
+        kept.embedding.copy_(dense.embedding)
+        kept.content.project.copy_(dense.content.project.weight.T)  # type: ignore[union-attr]
+    return dense, kept
+
+
+def test_sparse_content_gives_the_vectors_of_dense_content() -> None:
+    dense, kept = sparse_and_dense_twins()
+    torch.testing.assert_close(kept.all(), dense.all())
+    torch.testing.assert_close(kept(torch.tensor([[4, -1, 2]])), dense(torch.tensor([[4, -1, 2]])))
+
+
+def test_the_ids_of_a_large_catalogue_get_a_gradient_for_the_rows_used_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_items, "ROWS_FROM", 5)
+    items = tower()
+    items(torch.tensor([1, 4, 1])).sum().backward()
+    gradient = items.embedding.grad.coalesce()  # type: ignore[union-attr]
+    assert gradient.indices().tolist() == [[1, 4]]
+    torch.testing.assert_close(gradient.values(), torch.tensor([[2.0] * 4, [1.0] * 4]))
+
+
+def test_rows_of_no_columns_have_no_vectors() -> None:
+    assert tower()(torch.empty(3, 0, dtype=torch.int64)).shape == (3, 0, 4)

@@ -162,3 +162,20 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert lines[0] == lines[1]
     assert float(lines[0].split()[1].rstrip(",")) > 0.9
+
+
+def test_a_large_catalogue_is_learned_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.models.items.ROWS_FROM", 10)
+    result, _, items = train(epochs=8, negatives=16)
+    assert items.by_rows
+    assert result.ndcg > 0.5
+
+
+def test_a_training_by_rows_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.models.items.ROWS_FROM", 10)
+    whole, _, items = train(side=Interruption(-1), negatives=16)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, side=Interruption(25), negatives=16)
+    resumed, _, other_items = train(tmp_path, side=Interruption(-1), negatives=16)
+    assert resumed.curve == whole.curve
+    torch.testing.assert_close(other_items.all(), items.all(), rtol=0, atol=0)

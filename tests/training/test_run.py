@@ -57,8 +57,11 @@ def test_the_same_seed_trains_the_same_cascade(planted_config: Config, planted_r
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_another_protocol_trains_a_sibling_that_has_not_seen_its_test(planted_run: Path) -> None:
+def test_another_protocol_trains_a_sibling_that_has_not_seen_its_test(
+    planted_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     sibling = ensure_run(planted_run, "cold-users")
+    assert capfd.readouterr().out == ""  # progress is no result
     assert sibling == planted_run / "protocols" / "cold-users"
     split, _ = load_split(sibling)
     assert not set(np.unique(split.train.users())) & set(split.test.users.tolist())
@@ -109,3 +112,9 @@ def test_a_damaged_record_of_the_beginning_starts_anew(
         train(planted_config, tmp_path, show_progress=False)
     assert set(json.loads((tmp_path / "begun.json").read_text())) == {"config", "data", "shortlist"}
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_sample_of_the_held_out_events_can_be_evaluated(planted_run: Path) -> None:
+    evaluation = evaluate_run(planted_run, "leave-one-out", baselines=False, sample=30).evaluation
+    assert evaluation.examples == 30
+    assert evaluation.models["cascade"]["hr@10"] > 0.6

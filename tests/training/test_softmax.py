@@ -64,7 +64,7 @@ def sampling_error(corrected: bool) -> float:
     for _ in range(500):
         batch = torch.randint(200, (40,))
         drawn, chance = draw_items(targets[batch], 100, popularity)
-        columns = columns_of(targets[batch], drawn, 400)
+        columns = columns_of(targets[batch], drawn)
         loss = softmax_loss(states[batch], items[drawn], columns, log_inclusion=chance if corrected else None)
         mean += torch.autograd.grad(loss, items)[0] / 500
     return float((mean - full).norm() / full.norm())
@@ -95,5 +95,5 @@ def test_the_chance_of_being_drawn_is_how_often_items_are_drawn() -> None:
 
 
 def test_columns_of_rows_not_drawn_and_of_padding_are_minus_one() -> None:
-    columns = columns_of(torch.tensor([[5, -1], [9, 2]]), torch.tensor([2, 5]), 10)
+    columns = columns_of(torch.tensor([[5, -1], [9, 2]]), torch.tensor([2, 5]))
     assert columns.tolist() == [[1, -1], [-1, 0]]

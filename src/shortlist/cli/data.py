@@ -1,4 +1,4 @@
-"""`shortlist data`: look at a data set before training on it."""
+"""`shortlist data`: look at a data set before training on it, or make a synthetic one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from shortlist.config import DataConfig
     from shortlist.data.describe import Description, Histogram
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it.")
+app = typer.Typer(no_args_is_help=True, help="Look at a data set before training on it, or make one.")
 BAR_WIDTH = 40
 
 
 @app.callback()
 def data() -> None:
-    """Look at a data set before training on it."""
+    """Look at a data set before training on it, or make one."""
 
 
 @app.command()
@@ -68,6 +68,27 @@ def describe(
         _bars("events of an item", "items", description.popularity_histogram),
     ):
         console.print(table)
+
+
+@app.command()
+def synthesize(
+    items: Annotated[int, typer.Option(help="Items of the catalogue, at least 100.")],
+    users: Annotated[int, typer.Option(help="People, at least 10; a few of them never do anything.")],
+    out: Annotated[Path, typer.Option(help="Folder for the Parquet files and config.yaml.")],
+    events_per_user: Annotated[float, typer.Option(help="Mean number of events of a person.")] = 20.0,
+    days: Annotated[int, typer.Option(help="Days from the first event to the last.")] = 180,
+    exponent: Annotated[float, typer.Option(help="Of Zipf's law, within a sub-category.")] = 1.1,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+) -> None:
+    """Make a log shaped like life: clustered items, drifting Zipf popularity, ragged histories, changing interests.
+
+    Example: shortlist data synthesize --items 100000 --users 20000 --out data/synthetic
+    """
+    from shortlist.data.synthetic import Sizes
+    from shortlist.data.synthetic import synthesize as write
+
+    config = write(Sizes(items, users, events_per_user, days, exponent, seed), out)
+    typer.echo(f"{config}: train on it with `shortlist train {config}`")
 
 
 def _data_config(source: str, path: Path | None, columns: list[str], max_rejected: float | None) -> DataConfig:

@@ -16,6 +16,9 @@ def evaluate(
     protocol: Annotated[Protocol, typer.Option(help="How examples are held out.")] = "leave-one-out",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     baselines: Annotated[bool, typer.Option(help="Also fit and measure the baselines.")] = True,
+    sample: Annotated[
+        int | None, typer.Option(help="Held-out events to predict at most; all by default.", min=1)
+    ] = None,
 ) -> None:
     """Measure the cascade, its stages and the baselines on held-out events.
 
@@ -26,7 +29,7 @@ def evaluate(
     """
     from shortlist.evaluation.experiment import evaluate_run
 
-    evaluation = evaluate_run(run, protocol, baselines=baselines, show_progress=True).evaluation
+    evaluation = evaluate_run(run, protocol, baselines=baselines, sample=sample, show_progress=True).evaluation
     paths = evaluation.write(run / "evaluation")
     if as_json:
         typer.echo(json.dumps(evaluation.to_json(), allow_nan=False))

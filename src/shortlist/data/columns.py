@@ -24,7 +24,7 @@ import numpy as np
 from shortlist.errors import RequestError
 from shortlist.types import Float32
 
-VOCABULARY_LIMIT = 128
+VOCABULARY_LIMIT, IDENTIFIER_LIMIT = 128, 50_000
 MIN_COUNT = 2  # rarer values share the unknown bucket, which is how training fills it
 BINS = 12
 CLIP = 4.0
@@ -112,6 +112,25 @@ class Multi:
     def check(self, value: Any) -> str | None:
         allowed = isinstance(value, list) and len(value) <= LIST_LIMIT and all(_is_text(token) for token in value)
         return None if allowed else f"a list of at most {LIST_LIMIT} strings"
+
+
+@dataclass(frozen=True)
+class Identifier(Multi):
+    """One of many values (a creator, a leaf of a taxonomy): `Multi` with a single token and a far larger vocabulary."""
+
+    kind: ClassVar[str] = "identifier"
+
+    @classmethod
+    def fit(cls, name: str, values: Sequence[Any]) -> Identifier:
+        counts = Counter(str(value) for value in values if value is not None)
+        vocabulary = frequent(counts, IDENTIFIER_LIMIT)
+        return cls(name, vocabulary, float(len(counts) > len(vocabulary)))
+
+    def write(self, value: Any, out: Float32) -> None:
+        super().write(None if value is None else [str(value)], out)
+
+    def check(self, value: Any) -> str | None:
+        return None if _is_integer(value) or _is_text(value) else f"a string of at most {TEXT_LIMIT} characters"
 
 
 @dataclass(frozen=True)
@@ -226,10 +245,11 @@ class Text:
         return None if _is_text(value) else f"a string of at most {TEXT_LIMIT} characters"
 
 
-Encoder = Category | Multi | Numeric | Cyclic | Text
+Encoder = Category | Multi | Identifier | Numeric | Cyclic | Text
 ENCODERS: Mapping[str, type[Encoder]] = {
     "category": Category,
     "multi": Multi,
+    "identifier": Identifier,
     "numeric": Numeric,
     "cyclic": Cyclic,
     "text": Text,

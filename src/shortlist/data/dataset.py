@@ -33,6 +33,7 @@ KIND_TYPES: Mapping[str, pl.DataType] = {
     "multi": pl.List(pl.String()),
     "text": pl.String(),
     "numeric": pl.Float64(),
+    "identifier": pl.String(),
 }
 TABLES = ("interactions", "items", "users", "rejected")
 
@@ -92,7 +93,7 @@ class Dataset:
             events=_codes(events, names, "event"),
             values=self.interactions["value"].fill_null(float("nan")).to_numpy(),
             event_names=names.to_list(),
-            context={name: self.interactions[name].to_numpy() for name in self.context_attributes},
+            context={name: _shared(self.interactions[name]) for name in self.context_attributes},
         )
 
     def titles(self) -> list[str]:
@@ -163,6 +164,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         users=config.user_path,
         item_attributes=config.item_attributes,
         user_attributes=config.user_attributes,
+        context_attributes=config.context_attributes,
         max_rejected=config.max_rejected,
     )
 
@@ -188,6 +190,15 @@ def _codes(values: pl.Series, names: pl.Series, column: str) -> Any:
         return values.cast(pl.Enum(names)).to_physical().to_numpy()
     except pl.exceptions.PolarsError as error:
         raise DataError(f"interactions: column {column!r} is empty, or repeated or absent in its table") from error
+
+
+def _shared(column: pl.Series) -> Any:
+    """The column as NumPy; equal texts are one object, not one for each event."""
+    if column.dtype != pl.String:
+        return column.to_numpy()
+    names = column.unique(maintain_order=True)
+    codes = column.replace_strict(names, pl.int_range(len(names), eager=True)).to_numpy()
+    return names.to_numpy()[codes]
 
 
 def _hash_column(digest: Any, column: pl.Series) -> None:

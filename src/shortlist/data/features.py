@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,61 +16,25 @@ import polars as pl
 from shortlist.config import AttributeKind
 from shortlist.data.columns import PERIODS
 from shortlist.data.dataset import Dataset
-from shortlist.data.encoders import FeatureEncoder
+from shortlist.data.encoders import FeatureEncoder, FeatureEncoders
 from shortlist.data.item_statistics import item_statistics
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples, Split
 from shortlist.types import Bool, Float32
 
+if TYPE_CHECKING:
+    from scipy import sparse
 
-@dataclass(frozen=True, eq=False)
-class FeatureEncoders:
-    """What a server needs: the fitted encoders of items, users and contexts."""
+    Content: TypeAlias = Float32 | sparse.csr_matrix
 
-    item_encoder: FeatureEncoder
-    user_encoder: FeatureEncoder
-    context_encoder: FeatureEncoder
-
-    def item_row(self, attributes: Mapping[str, Any]) -> Float32:
-        """Content features of one item, [C]."""
-        return self.item_encoder.row(attributes)
-
-    def user_row(self, attributes: Mapping[str, Any] | None) -> Float32:
-        """Features of one user, [Fu]; None is somebody unknown."""
-        return self.user_encoder.row(attributes or {})
-
-    def context_row(self, context: Mapping[str, Any]) -> Float32:
-        """Features of one valid context, [Fc]; an absent field takes what training saw on average."""
-        return self.context_encoder.row(context)
-
-    def validate_context(self, context: Mapping[str, Any]) -> None:
-        """Raise RequestError naming the first bad field of a request's context, its value and what is allowed."""
-        self.context_encoder.validate(context)
-
-    @property
-    def side_width(self) -> int:
-        """S: width of [user features | context features]."""
-        return self.user_encoder.width + self.context_encoder.width
-
-    def to_document(self) -> dict[str, Any]:
-        """Plain JSON of the three encoders."""
-        return {
-            "item": self.item_encoder.to_document(),
-            "user": self.user_encoder.to_document(),
-            "context": self.context_encoder.to_document(),
-        }
-
-    @staticmethod
-    def from_document(document: Mapping[str, Any]) -> FeatureEncoders:
-        """The encoders that `to_document` described."""
-        return FeatureEncoders(*(FeatureEncoder.from_document(document[name]) for name in ("item", "user", "context")))
+DENSE_CELLS = 2**24  # values of item content that are held as a dense matrix: 64 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Features(FeatureEncoders):
     """The encoders, and what they make of every item and user of a data set."""
 
-    item_content: Float32  # [N, C] from attributes alone, so that new items have it too
+    item_content: Content  # [N, C] from attributes alone, so that new items have it too
     item_features: Float32  # [N, F] from the training log
     user_features: Float32  # [U, Fu]
     item_feature_names: list[str]  # [F]
@@ -101,7 +65,7 @@ def fit_features(dataset: Dataset, train: Split | InteractionLog) -> Features:
         item_encoder=item_encoder,
         user_encoder=user_encoder,
         context_encoder=_fit_context(dataset, log),
-        item_content=item_encoder.transform(_columns(dataset.items, dataset.item_attributes), log.n_items),
+        item_content=_content(item_encoder, _columns(dataset.items, dataset.item_attributes), log.n_items),
         item_features=item_features,
         user_features=user_encoder.transform(_columns(dataset.users, dataset.user_attributes), log.n_users),
         item_feature_names=names,
@@ -110,6 +74,13 @@ def fit_features(dataset: Dataset, train: Split | InteractionLog) -> Features:
 
 def _fit_table(table: pl.DataFrame, kinds: Mapping[str, AttributeKind], known: Bool) -> FeatureEncoder:
     return FeatureEncoder.fit(kinds, _columns(table.filter(pl.Series(known)), kinds))
+
+
+def _content(encoder: FeatureEncoder, columns: Mapping[str, list[Any]], size: int) -> Content:
+    """Rows [N, C] of all items; mostly zeros where there are many of them, and then not kept."""
+    if size * encoder.width <= DENSE_CELLS:
+        return encoder.transform(columns, size)
+    return encoder.transform_sparse(columns, size)
 
 
 def _fit_context(dataset: Dataset, log: InteractionLog) -> FeatureEncoder:

@@ -7,7 +7,7 @@ known to `shortlist.evaluation.subjects`, how it is trained to `shortlist.traini
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from shortlist.evaluation.stages import StageSource, measure_stages
 from shortlist.types import Float32, Int32
 
 SLICED = "ndcg@10"
+SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +39,27 @@ class Experiment:
     users: Int32  # [E] user of each example
 
 
-def evaluate_run(run: Path, protocol: Protocol, *, baselines: bool = True, show_progress: bool = False) -> Experiment:
-    """Evaluate a run under `protocol`, first training it under that protocol where it was trained under another."""
-    from shortlist.evaluation.subjects import load_content, load_parity, load_stage_source, load_subjects
+def evaluate_run(
+    run: Path, protocol: Protocol, *, baselines: bool = True, sample: int | None = None, show_progress: bool = False
+) -> Experiment:
+    """Evaluate a run under `protocol`, first training it under that protocol where it was trained under another.
+
+    With `sample`, at most so many held-out events are predicted; each still ranks the whole catalogue.
+    """
+    from shortlist.evaluation.subjects import load_parity, load_stage_source, load_subjects
     from shortlist.training.run import ensure_run, load_split
 
     run = ensure_run(run, protocol)
-    split, _ = load_split(run)
-    subjects = load_subjects(run)
+    split, features = load_split(run)
+    if sample is not None:
+        split = replace(split, test=split.test.sample(sample, SAMPLE_SEED))
+    subjects = load_subjects(run, features)
     fitted = fit_baselines(split, show_progress=show_progress) if baselines else ()
     return compare(
         chain(subjects.values(), fitted),
         split,
-        content=load_content(run),
-        stages=load_stage_source(run),
+        content=features.item_content if isinstance(features.item_content, np.ndarray) else None,
+        stages=load_stage_source(run, features),
         parity=load_parity(run),
         title=run.name,
         show_progress=show_progress,

@@ -19,6 +19,7 @@ from shortlist.evaluation.sasrec import PUBLISHED, TUNED, SASRec
 
 DECAYS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6)
 REGULARIZATIONS = (100.0, 200.0, 400.0, 1000.0)  # of EASE
+FITTED_UP_TO = 100_000  # items; beyond, popularity is the only baseline that is fitted in minutes
 TRY_ALL_UP_TO = 5000  # items; each regularization of a larger catalogue takes minutes
 SAMPLE = 2000  # validation examples that choose
 
@@ -30,10 +31,15 @@ class Fading(Recommender, Protocol):
 
 
 def fit_baselines(split: Split, *, seed: int = 0, show_progress: bool = False) -> Iterator[Recommender]:
-    """Popularity, item-kNN, EASE, ALS, SASRec as published and tuned: each is fitted when it is asked for."""
+    """Popularity, item-kNN, EASE, ALS, SASRec as published and tuned: each is fitted when it is asked for.
+
+    A catalogue of more than FITTED_UP_TO items gets popularity alone.
+    """
     mask_seen = masks_seen(split.train)
     validation = split.validation.sample(SAMPLE, seed)
     yield Popularity.fit(split.train, mask_seen)
+    if split.train.n_items > FITTED_UP_TO:
+        return
     yield choose([ItemNeighbours.fit(split.train, mask_seen)], validation)
     yield choose(_eases(split, mask_seen), validation)
     yield choose([AlternatingLeastSquares.fit(split.train, mask_seen, seed=seed)], validation)

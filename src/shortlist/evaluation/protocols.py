@@ -22,6 +22,7 @@ from shortlist.types import Int32, Int64
 DEPTH = max(CUTOFFS)
 SCORES_AT_ONCE = 2**24  # catalogue scores held by one batch: 64 MB as float32
 MAX_BATCH = 1024
+AUC_UP_TO = 200_000  # items; AUC needs the scores of all of them, other metrics only the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ def measured(
     for start, stop in progress(list(batches(examples)), recommender.name, show_progress):
         rows[start:stop], aucs[start:stop] = _answer(recommender, examples, start, stop)
     per_example = measure(rows, examples.targets(), catalogue, popular)
-    if isinstance(recommender, Scorer):
+    if isinstance(recommender, Scorer) and examples.log.n_items <= AUC_UP_TO:
         per_example["auc"] = aucs
     covered = {f"coverage@{k}": coverage(rows[:, :k], examples.log.n_items) for k in CUTOFFS}
     return Result(recommender.name, rows, per_example, covered)
@@ -79,7 +80,7 @@ def measured(
 
 def _answer(recommender: Recommender, examples: Examples, start: int, stop: int) -> tuple[Int32, Float64 | float]:
     """Lists [B, 50] and AUC [B]; scores that serve for both are computed once."""
-    if not isinstance(recommender, Scorer):
+    if not isinstance(recommender, Scorer) or examples.log.n_items > AUC_UP_TO:
         return recommender.top(examples, start, stop, DEPTH), 0.0
     scores = recommender.scores(examples, start, stop)
     batch, seen, _ = history_pairs(examples, start, stop)

@@ -16,7 +16,6 @@ from shortlist.errors import BundleError
 from shortlist.evaluation.recommender import Recommender, lift
 from shortlist.evaluation.stages import StageScores
 from shortlist.profiles.replay import user_batch
-from shortlist.training.run import load_split
 from shortlist.types import Candidates, Float32, Int32, UserBatch
 
 STAGES = ("cascade", "cascade (diverse)", "ranker", "filter", "retriever")
@@ -91,22 +90,15 @@ class CascadeStages:
         return StageScores(found.rows, self.cascade.filter.score(users, found), self.cascade.rank.score(users, found))
 
 
-def load_subjects(run: Path) -> dict[str, Recommender]:
+def load_subjects(run: Path, features: Features) -> dict[str, Recommender]:
     """Every stage of a run's cascade by name, the whole cascade first."""
-    _, features = load_split(run)
     cascade = Cascade.load(run / "bundle")
     return {name: Stage(name, cascade, features) for name in STAGES}
 
 
-def load_stage_source(run: Path) -> CascadeStages:
+def load_stage_source(run: Path, features: Features) -> CascadeStages:
     """The run's stages for the measurement of recall and retention."""
-    _, features = load_split(run)
     return CascadeStages(Cascade.load(run / "bundle"), features)
-
-
-def load_content(run: Path) -> Float32:
-    """Content vectors of the catalogue, Float32[N, C]."""
-    return load_split(run)[1].item_content
 
 
 def load_parity(run: Path) -> dict[str, Any]:

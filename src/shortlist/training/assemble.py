@@ -5,12 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import linalg
 
+from shortlist import golden
+from shortlist.attributes import DOCUMENT, attribute_parts
 from shortlist.bundle import write_bundle
 from shortlist.cascade import Cascade
 from shortlist.catalog import IdMap, build_table
@@ -22,13 +26,19 @@ from shortlist.data.splits import Examples, Split
 from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
+from shortlist.stages.popularity import EVERYONE
+from shortlist.training.attributes import item_attributes
 from shortlist.training.filter import FilterInput
 from shortlist.training.groups import item_groups
-from shortlist.training.index import write_index
+from shortlist.training.index import QUERIES, build_index
 from shortlist.training.popularity import PopularityTable, fit_popularity
 from shortlist.types import Float32
 
+if TYPE_CHECKING:
+    from shortlist.data.features import Content
+
 CONTENT_WIDTH = 32  # columns that stand for an item's content when slates are diversified
+SINGULAR_SAMPLE = 50_000  # items whose content gives those columns, where it is sparse
 SCALE_SAMPLE = 500  # validation examples whose scores give the diversifier's constants
 
 
@@ -46,7 +56,11 @@ class Trained:
 def assemble(
     path: Path, config: Config, dataset: Dataset, split: Split, trained: Trained, facts: dict[str, Any]
 ) -> Path:
-    """Write the bundle at `path`. A draft of it comes first, whose stages give the constants of the diversifier."""
+    """Write the bundle at `path`.
+
+    A draft of it comes first, whose stages give the constants of the diversifier; then one that answers the golden
+    requests.
+    """
     log, features = split.deploy_log, trained.features
     popularity = fit_popularity(split)
     vectors = trained.retriever.item_vectors()
@@ -71,47 +85,81 @@ def assemble(
     groups = item_groups(dataset, config.cascade.group_by)
     if groups is not None:
         arrays["item_groups"] = groups
-    documents = {
+    attributes = item_attributes(dataset.items, dataset.item_attributes, config.cascade.eligibility)
+    attribute_arrays, attribute_document = attribute_parts(attributes)
+    documents: dict[str, Any] = {
         "layout": layout,
         "features": features.to_document(),
         "filter": trained.filter_input.document(),
         "popularity": popularity.document(),
         "scales": {name: [0.0, 1.0] for name in ("retrieve", "filter", "rank", "popularity")},
     }
+    if attributes:
+        arrays |= {EVERYONE: popularity.everyone, **attribute_arrays}
+        documents[DOCUMENT] = attribute_document
     metadata = {
         "cascade": config.cascade.model_dump(mode="json"),
         "mask_seen": trained.retriever.mask_seen,
         **facts,
     }
-    with tempfile.TemporaryDirectory() as folder:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside the bundle: /tmp may be memory
         index_file = Path(folder) / "index.faiss"
-        nprobe = write_index(index_file, vectors, config.cascade.candidates, config.seed)
+        queries = _queries(trained, config, split)
+        index = build_index(vectors, config.cascade.candidates, config.seed, queries)
+        index.write(index_file)
+        arrays |= index.arrays
         items_file = Path(folder) / "items.parquet"
         dataset.items.write_parquet(items_file)
         documents["retrieve"] = {
             "linear_decays": [float(c.decay) for c in trained.retriever.channels],
-            "nprobe": nprobe,
+            **index.settings,
         }
         files = {"index.faiss": index_file, "items.parquet": items_file}
-        draft = Path(folder) / "draft"
-        write_bundle(draft, arrays=arrays, graphs=trained.graphs, documents=documents, files=files, metadata=metadata)
-        documents["scales"] = _measure_scales(Cascade.load(draft, verify=False), split.validation, trained, popularity)
-        return write_bundle(
-            path, arrays=arrays, graphs=trained.graphs, documents=documents, files=files, metadata=metadata
-        )
+
+        def write(to: Path) -> Path:
+            return write_bundle(
+                to, arrays=arrays, graphs=trained.graphs, documents=documents, files=files, metadata=metadata
+            )
+
+        draft = Cascade.load(write(Path(folder) / "draft"), verify=False)
+        documents["scales"] = _measure_scales(draft, split.validation, trained, popularity)
+        documents[golden.DOCUMENT] = golden.golden_document(Cascade.load(write(Path(folder) / "asked"), verify=False))
+        return write(path)
 
 
-def diversity_vectors(vectors: Float32, content: Float32, seed: int) -> Float32:
+def _queries(trained: Trained, config: Config, split: Split) -> Float32:
+    """Vectors of some people before their validation events: what the index will be asked."""
+    examples = split.validation.sample(QUERIES, seed=0)
+    rows, lengths = examples.histories(0, len(examples), config.cascade.history)
+    vectors = trained.retriever.user_vectors(rows, lengths, trained.features.side(examples))
+    return vectors[lengths > 0]
+
+
+def diversity_vectors(vectors: Float32, content: Content, seed: int) -> Float32:
     """Unit vectors [N, ·] whose cosine is the mean of the cosines of retrieval vectors and of content.
 
     Content wider than CONTENT_WIDTH is projected on its leading singular vectors.
     """
+    if not isinstance(content, np.ndarray):
+        content = _condensed(content, seed)
     if content.shape[1] > CONTENT_WIDTH:
         torch.manual_seed(seed)
         left, values, _ = torch.svd_lowrank(torch.from_numpy(content), q=CONTENT_WIDTH)
         content = (left * values).numpy()
     parts = [_unit(part) for part in (vectors, content) if np.abs(part).max(initial=0) > 0]
     return _unit(np.concatenate(parts, axis=1)) if parts else np.zeros((len(vectors), 1), np.float32)
+
+
+def _condensed(content: sparse.csr_matrix, seed: int) -> Float32:
+    """Sparse content in the coordinates of a sample's leading singular vectors, [N, at most CONTENT_WIDTH]."""
+    if content.shape[1] <= CONTENT_WIDTH:
+        return np.asarray(content.toarray(), np.float32)
+    rng = np.random.default_rng(seed)
+    sample = content[rng.permutation(content.shape[0])[:SINGULAR_SAMPLE]]
+    width = min(CONTENT_WIDTH, min(sample.shape) - 1)
+    axes = linalg.svds(sample, width, v0=rng.standard_normal(min(sample.shape)), return_singular_vectors="vh")[2]
+    return np.asarray(content @ axes.T, np.float32)
 
 
 def _unit(vectors: Float32) -> Float32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,25 +10,29 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Keeps the average beside the module; early updates count more, so that the start is soon forgotten."""
+    """Keeps the average beside the module; early updates count more, so that the start is soon forgotten.
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    Weights named in `without` keep their last value.
+    """
+
+    def __init__(self, module: nn.Module, decay: float, without: Container[str] = ()) -> None:
         self.decay, self.updates = decay, 0
-        self.weights = snapshot(module)
+        self.weights = {name: value for name, value in snapshot(module).items() if name not in without}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the average towards the module's present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in module.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+        current = module.state_dict()
+        for name, average in self.weights.items():
+            average.lerp_(current[name], 1 - decay)
 
     @contextmanager
     def swapped_in(self, module: nn.Module) -> Iterator[None]:
         """Within the context the module holds the average; afterwards its own weights again."""
         own = snapshot(module)
-        module.load_state_dict(self.weights)
+        module.load_state_dict({**own, **self.weights})
         try:
             yield
         finally:

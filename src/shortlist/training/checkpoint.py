@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,16 @@ FILE = "checkpoint.safetensors"
 def save_checkpoint(
     folder: Path,
     module: nn.Module,
-    optimizer: Optimizer,
+    optimizers: Sequence[Optimizer],
     averages: dict[str, dict[str, Tensor]],
     progress: dict[str, Any],
 ) -> None:
-    """Write weights, optimizer state, named `averages` of the weights, and `progress` (JSON) to `folder`."""
+    """Write weights, the optimizers' state, named `averages` of the weights, and `progress` (JSON) to `folder`."""
     tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
     for title, weights in averages.items():
         tensors.update({f"{title}/{name}": value for name, value in weights.items()})
-    for index, parameter in enumerate(_parameters(optimizer)):
-        for name, value in optimizer.state[parameter].items():
-            tensors[f"optimizer/{index}/{name}"] = value
+    for index, (state, _) in enumerate(_states(optimizers)):
+        tensors.update({f"optimizer/{index}/{name}": value for name, value in state.items()})
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{FILE}.partial"
     save_file(
@@ -45,9 +45,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, module: nn.Module, optimizer: Optimizer, settings: dict[str, Any]
+    folder: Path, module: nn.Module, optimizers: Sequence[Optimizer], settings: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """Restore `module` and `optimizer`; return the averages and the progress, or None where there is no checkpoint.
+    """Restore `module` and `optimizers`; return the averages and the progress, or None where there is no checkpoint.
 
     Raises ConfigError if the checkpoint was made with other `settings`, DataError if it cannot be read.
     """
@@ -66,7 +66,7 @@ def load_checkpoint(
         group, _, rest = name.partition("/")
         groups.setdefault(group, {})[rest] = value
     module.load_state_dict(groups.pop("module"))
-    _restore_optimizer(optimizer, groups.pop("optimizer", {}))
+    _restore_states(optimizers, groups.pop("optimizer", {}))
     return groups, progress
 
 
@@ -77,13 +77,19 @@ def _require_same(path: Path, saved: dict[str, Any], settings: dict[str, Any]) -
         raise ConfigError(f"{path} belongs to another run: {rows}. Delete it, or choose another folder.")
 
 
-def _restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = _parameters(optimizer)
+def _restore_states(optimizers: Sequence[Optimizer], tensors: dict[str, Tensor]) -> None:
+    states = _states(optimizers)
     for name, value in tensors.items():
         index, _, key = name.partition("/")
-        parameter = parameters[int(index)]
-        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+        state, parameter = states[int(index)]
+        state[key] = value if key == "step" else value.to(parameter.device)
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _states(optimizers: Sequence[Optimizer]) -> list[tuple[dict[str, Tensor], Tensor]]:
+    """Each parameter and its state, in the order of optimizers and groups."""
+    return [
+        (optimizer.state[parameter], parameter)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]

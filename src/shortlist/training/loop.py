@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples
@@ -24,13 +24,15 @@ from shortlist.models.items import ItemTower
 from shortlist.training.average import WeightAverage, snapshot
 from shortlist.training.checkpoint import load_checkpoint, save_checkpoint
 from shortlist.training.objective import NextItemObjective, SideFeatures, make_batch
+from shortlist.training.optimizers import build_optimizers
 from shortlist.training.validation import validation_ndcg
 from shortlist.training.windows import cut_windows, plan_batches
 from shortlist.types import Float32, Int64
 
 FULL_SOFTMAX_LIMIT = 50_000
 DEFAULT_NEGATIVES = 4096
-VALIDATION_LIMIT = 20_000
+VALIDATION_LIMIT, VALIDATION_LEAST = 20_000, 2000  # examples; fewer, but not too few, of a large catalogue
+VALIDATION_SCORES = 1_000_000_000
 MAX_GRADIENT_NORM = 5.0
 SMOOTHED = 3  # epochs
 
@@ -165,13 +167,17 @@ class _Training:
     ) -> None:
         self.fabric, self.objective, self.recipe = fabric, objective, recipe
         self.log, self.side, self.weights, self.folder = log, side, weights, folder
-        self.validation = validation.sample(VALIDATION_LIMIT, recipe.seed)
+        affordable = max(VALIDATION_LEAST, VALIDATION_SCORES // log.n_items)
+        self.validation = validation.sample(min(VALIDATION_LIMIT, affordable), recipe.seed)
         self.windows = cut_windows(log, recipe.window)
         self.total_steps = recipe.epochs * len(self.batches(0))
-        groups = _parameter_groups(objective, recipe.weight_decay)
-        self.optimizer = AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-        self.model, self.wrapped_optimizer = fabric.setup(objective, self.optimizer)
-        self.average = WeightAverage(objective, recipe.ema_decay)
+        items = objective.items
+        self.optimizers = build_optimizers(
+            objective, items, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98)
+        )
+        self.rates = [optimizer.defaults["lr"] / recipe.learning_rate for optimizer in self.optimizers]
+        self.model, *self.wrapped_optimizers = fabric.setup(objective, *self.optimizers)
+        self.average = WeightAverage(objective, recipe.ema_decay, {"items.embedding"} if items.by_rows else ())
         self.best = snapshot(objective)
         self.state = _State()
 
@@ -204,13 +210,16 @@ class _Training:
 
     def step(self, index: Int64) -> None:
         """One optimiser step on the windows at `index`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = _rate(self.recipe, self.state.step, self.total_steps)
+        rate = _rate(self.recipe, self.state.step, self.total_steps)
+        for optimizer, factor in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
         batch = make_batch(self.log, self.windows, index, self.side, self.weights)
         self.fabric.backward(self.model(*self.fabric.to_device(batch)))
-        self.fabric.clip_gradients(self.model, self.wrapped_optimizer, max_norm=MAX_GRADIENT_NORM)
-        self.wrapped_optimizer.step()
-        self.wrapped_optimizer.zero_grad()
+        self.fabric.clip_gradients(self.model, self.wrapped_optimizers[0], max_norm=MAX_GRADIENT_NORM)
+        for optimizer in self.wrapped_optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.state.step += 1
         if self.state.step % self.recipe.ema_every == 0:
             self.average.update(self.objective)
@@ -221,22 +230,22 @@ class _Training:
             tower, items = self.objective.tower, self.objective.items
             recipe = self.recipe
             ndcg = validation_ndcg(tower, items, self.validation, self.side, recipe.window, recipe.mask_validation)
-        self.state.curve.append(ndcg)
-        self.state.epoch += 1
-        if self.state.best == self.state.epoch - 1:
-            self.best = {name: value.clone() for name, value in self.average.weights.items()}
+            self.state.curve.append(ndcg)
+            self.state.epoch += 1
+            if self.state.best == self.state.epoch - 1:
+                self.best = snapshot(self.objective)
 
     def save(self) -> None:
         if self.folder is not None and self.fabric.is_global_zero:
             averages = {"average": self.average.weights, "best": self.best}
             progress = {"settings": asdict(self.recipe), "state": asdict(self.state), "updates": self.average.updates}
-            save_checkpoint(self.folder, self.objective, self.optimizer, averages, progress)
+            save_checkpoint(self.folder, self.objective, self.optimizers, averages, progress)
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         if self.folder is None:
             return
-        found = load_checkpoint(self.folder, self.objective, self.optimizer, asdict(self.recipe))
+        found = load_checkpoint(self.folder, self.objective, self.optimizers, asdict(self.recipe))
         if found is not None:
             averages, progress = found
             device = self.fabric.device
@@ -266,14 +275,6 @@ def _rate(recipe: _Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
 
 
-def _parameter_groups(objective: NextItemObjective, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for gains, biases and item embeddings."""
-    embedding = objective.items.embedding
-    matrices = [p for p in objective.parameters() if p.ndim >= 2 and p is not embedding]
-    others = [p for p in objective.parameters() if p.ndim < 2 or p is embedding]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def _on(device: torch.device, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.to(device) for name, value in weights.items()}
 
@@ -281,4 +282,5 @@ def _on(device: torch.device, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def _progress_bar(shown: bool) -> Progress:
     ndcg = TextColumn("best NDCG@10 {task.fields[ndcg]:.4f}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), ndcg)
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not shown)
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, *times, console=Console(stderr=True), disable=not shown)

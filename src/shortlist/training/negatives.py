@@ -6,9 +6,9 @@ scores of events it was fitted on are inflated. Who the retriever is, and how it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,17 @@ class Scorer(Protocol):
     """A fitted retriever: raw tower and linear scores of the whole catalogue, [B, N] each; their sum is its score."""
 
     def scores(self, rows: Int64, lengths: Int64, side: Float32) -> tuple[Float32, Float32]: ...
+
+
+@runtime_checkable
+class Searcher(Protocol):
+    """A fitted retriever of a large catalogue, which finds the best items without scoring all (`training.search`)."""
+
+    def nearest(
+        self, history: Int64, lengths: Int64, side: Float32, depth: int, masked: Sequence[NDArray[Any]]
+    ) -> tuple[Int32, Float32]: ...
+
+    def of_items(self, history: Int64, lengths: Int64, side: Float32, items: Int32) -> Float32: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +84,7 @@ class CandidateSet:
 
 def retrieve(
     examples: Examples,
-    scorer: Scorer,
+    scorer: Scorer | Searcher,
     *,
     depth: int,
     length: int,
@@ -91,38 +102,63 @@ def retrieve(
     for start in range(0, len(examples), SCORING_BATCH):
         stop = min(start + SCORING_BATCH, len(examples))
         history, lengths = examples.histories(start, stop, length)
-        tower, linear = scorer.scores(history, lengths, columns[start:stop])
-        targets = examples.targets()[start:stop]
-        fused = tower + linear
-        if mask_seen:
-            _mask_histories(fused, examples, start, stop)
-        rows = _best(fused, depth)
-        at, everyone = np.maximum(rows, 0), np.arange(len(rows))
-        channels = np.stack([np.take_along_axis(part, at, 1) for part in (tower, linear)], axis=-1)
-        of_target = np.stack([tower[everyone, targets], linear[everyone, targets]], axis=-1)
         one = slice(start, stop)
+        part = examples.subset(one)
+        asked = (part, history, lengths, columns[one], depth, mask_seen)
+        if isinstance(scorer, Searcher):
+            rows, channels, of_target = _search(scorer, *asked)
+        else:
+            rows, channels, of_target = _score_all(scorer, *asked)
         parts.append(
             CandidateSet(
-                history, lengths, rows, channels.astype(np.float32), targets, of_target.astype(np.float32),
-                columns[one], importance[one], examples.users[one],
+                history, lengths, rows, channels.astype(np.float32), part.targets(), of_target.astype(np.float32),
+                columns[one], importance[one], part.users,
             )
         )  # fmt: skip
     return CandidateSet.concatenate(parts)
 
 
+def _score_all(
+    scorer: Scorer, examples: Examples, history: Int64, lengths: Int64, side: Float32, depth: int, mask_seen: bool
+) -> tuple[Int32, Float32, Float32]:
+    """Rows [B, K], their channels [B, K, 2] and the targets' [B, 2], from scores of the whole catalogue."""
+    tower, linear = scorer.scores(history, lengths, side)
+    fused = tower + linear
+    if mask_seen:
+        for row, seen in zip(fused, _seen(examples), strict=True):
+            row[seen] = -np.inf
+    rows = _best(fused, depth)
+    at, everyone, targets = np.maximum(rows, 0), np.arange(len(rows)), examples.targets()
+    channels = np.stack([np.take_along_axis(part, at, 1) for part in (tower, linear)], axis=-1)
+    return rows, channels, np.stack([tower[everyone, targets], linear[everyone, targets]], axis=-1)
+
+
+def _search(
+    scorer: Searcher, examples: Examples, history: Int64, lengths: Int64, side: Float32, depth: int, mask_seen: bool
+) -> tuple[Int32, Float32, Float32]:
+    """The same from the nearest items alone."""
+    masked = _seen(examples) if mask_seen else [np.empty(0, np.int32)] * len(examples)
+    rows, channels = scorer.nearest(history, lengths, side, depth, masked)
+    return rows, channels, scorer.of_items(history, lengths, side, examples.targets())
+
+
 def out_of_fold(
-    log: InteractionLog, fit: Callable[[InteractionLog], Scorer], *,
+    log: InteractionLog, fit: Callable[[InteractionLog], Scorer | Searcher], *,
     folds: int, positions: int, seed: int, depth: int, length: int, mask_seen: bool,
     side: SideFeatures | None = None, event_weights: Mapping[str, float] | None = None, limit: int = 50_000,
+    fitted: int | None = None,
 ) -> CandidateSet:  # fmt: skip
     """Candidates of each user's latest `positions` events, scored by a retriever that was fitted on other users only.
 
-    `fit` gets the log with the users of one fold emptied. Events that weigh 0 are left out, and of more than `limit`
-    events a sample is taken. Raises DataError when no event is left to learn from.
+    `fit` gets the log with the users of one fold emptied; with `fitted` only so many folds give examples. Events that
+    weigh 0 are left out, and of more than `limit` events a sample is taken. Raises DataError when no event is left to
+    learn from.
     """
     fold_of = np.random.default_rng(seed).permutation(log.n_users) % folds
     events = Examples.every(log, latest=positions)
-    events = events.subset(example_weights(events, event_weights or {}) > 0).sample(limit, seed)
+    asked = folds if fitted is None else min(fitted, folds)
+    wanted = (example_weights(events, event_weights or {}) > 0) & (fold_of[events.users] < asked)
+    events = events.subset(wanted).sample(limit, seed)
     if not len(events):
         raise DataError(
             f"the training log of {len(log)} events has none that is preceded by another of its user and weighs more "
@@ -130,7 +166,7 @@ def out_of_fold(
         )
     weights = example_weights(events, event_weights or {})
     parts = []
-    for fold in range(folds):
+    for fold in range(asked):
         chosen = fold_of[events.users] == fold
         if not chosen.any():
             continue
@@ -201,12 +237,10 @@ def _moments(candidates: CandidateSet) -> tuple[Float32, Float32]:
     return real.mean(axis=0), np.maximum(real.std(axis=0), 1e-6)
 
 
-def _mask_histories(scores: Float32, examples: Examples, start: int, stop: int) -> None:
-    """Set the scores [B, N] of everything that examples start:stop had before to -inf, in place."""
-    longest = int(examples.positions[start:stop].max(initial=0))
-    rows, _ = examples.histories(start, stop, longest)
-    who, place = np.nonzero(rows >= 0)
-    scores[who, rows[who, place]] = -np.inf
+def _seen(examples: Examples) -> list[Int32]:
+    """What each example's user had before the target."""
+    starts = examples.log.offsets[examples.users]
+    return [examples.log.rows[o : o + p] for o, p in zip(starts, examples.positions, strict=True)]
 
 
 def _best(scores: Float32, depth: int) -> Int32:

@@ -81,8 +81,8 @@ class NextItemObjective(nn.Module):
         else:
             drawn, log_inclusion = draw_items(targets, self.negatives, self.popularity)
             table, vectors = self.items(drawn), self.items(rows[:, :-1])
-            targets = columns_of(targets, drawn, len(self.popularity))
-            seen = None if seen is None else columns_of(seen, drawn, len(self.popularity))
+            targets = columns_of(targets, drawn)
+            seen = None if seen is None else columns_of(seen, drawn)
         states = self._states(vectors, lengths, side)[chosen]
         dtype = product_dtype(states.device)
         return softmax_loss(

@@ -4,11 +4,12 @@ chosen by the likelihood of the validation events."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples, Split
 from shortlist.types import Float32, Int32
 
@@ -26,6 +27,7 @@ class PopularityTable:
     values: list[str]
     rows: Int32
     shares: Float32
+    everyone: Float32  # [N] the share of every item
 
     def document(self) -> dict[str, str | list[str] | None]:
         """What serving needs to map a context to a list."""
@@ -34,53 +36,72 @@ class PopularityTable:
 
 def fit_popularity(split: Split) -> PopularityTable:
     """Fit on the training events; choose by the mean log share of the validation targets."""
-    train = Examples.every(split.train, first=0)
-    fades = FADES if split.train.has_timestamps else (None,)
-    best: tuple[float, str | None, list[str], NDArray[np.float64]] | None = None
-    for field, fade in product([None, *_fields(train)], fades):
-        counts, values = _counts(train, field, fade)
-        held_out = _segments(split.validation, field, values)
-        for smoothing in SMOOTHING:
-            shares = _shares(counts, smoothing)
-            likelihood = float(np.log(shares[held_out, split.validation.targets()]).mean())
-            if best is None or likelihood > best[0]:
-                best = likelihood, field, values, shares
+    log, targets = split.train, split.validation.targets()
+    train, held_out = (e.contexts(0, len(e)) for e in (Examples.every(log, first=0), split.validation))
+    fades = FADES if log.has_timestamps else (None,)
+    best: tuple[float, str | None, float | None, float] | None = None
+    for field in [None, *(name for name, column in train.items() if len(_distinct(column)) <= MAX_SEGMENTS)]:
+        values = [] if field is None else _distinct(train[field])
+        segments, judging = _segments(train, field, values), _segments(held_out, field, values)
+        for fade in fades:
+            counts = _counts(log, segments, len(values), fade)
+            for smoothing in SMOOTHING:
+                shares = _shares(counts, smoothing, 0 if judging is None else judging, targets)
+                likelihood = float(np.log(shares).mean())
+                if best is None or likelihood > best[0]:
+                    best = likelihood, field, fade, smoothing
     assert best is not None  # at least one combination was tried
-    _, field, values, shares = best
-    rows = np.argsort(-shares, axis=1, kind="stable")[:, :LISTED].astype(np.int32)
-    return PopularityTable(field, values, rows, np.take_along_axis(shares, rows, axis=1).astype(np.float32))
+    _, field, fade, smoothing = best
+    values = [] if field is None else _distinct(train[field])
+    counts = _counts(log, _segments(train, field, values), len(values), fade)
+    rows, tops = zip(*(_most_popular(_shares(counts, smoothing, i)) for i in range(len(counts))), strict=True)
+    everyone = _shares(counts, smoothing, 0).astype(np.float32)
+    return PopularityTable(field, [str(value) for value in values], np.stack(rows), np.stack(tops), everyone)
 
 
-def _fields(train: Examples) -> list[str]:
-    columns = train.contexts(0, len(train))
-    return [name for name, column in columns.items() if len(np.unique(column)) <= MAX_SEGMENTS]
+def _distinct(column: NDArray[Any]) -> list[Any]:
+    return sorted(set(column.tolist()))
 
 
-def _counts(train: Examples, field: str | None, fade: float | None) -> tuple[NDArray[np.float64], list[str]]:
-    """Faded counts [1 + G, N]: everyone, then each value of `field`."""
-    log = train.log
+def _segments(columns: dict[str, NDArray[Any]], field: str | None, values: list[Any]) -> NDArray[np.int64] | None:
+    """The segment of each event, 0 where its value is none of `values`; None where all events are in segment 0."""
+    if field is None:
+        return None
+    places = {value: i + 1 for i, value in enumerate(values)}
+    return np.array([places.get(value, 0) for value in columns[field].tolist()], np.int64)
+
+
+def _counts(
+    log: InteractionLog, segments: NDArray[np.int64] | None, values: int, fade: float | None
+) -> NDArray[np.float64]:
+    """Faded counts [1 + G, N]: everyone, then each of the `values`."""
     weights = np.ones(len(log.rows))
     if fade is not None:
         age = log.timestamps.max() - log.timestamps
         weights = 0.5 ** (age / max(1.0, fade * float(age.max())))
-    values = [] if field is None else [str(v) for v in np.unique(train.contexts(0, len(train))[field])]
-    counts = np.zeros((1 + len(values), log.n_items))
-    np.add.at(counts[0], log.rows, weights)
-    if values:
-        np.add.at(counts, (_segments(train, field, values), log.rows), weights)
-    return counts, values
+    everyone = np.bincount(log.rows, weights, log.n_items)
+    if segments is None:
+        return np.asarray(everyone[None], np.float64)
+    flat = np.bincount(segments * log.n_items + log.rows, weights, (1 + values) * log.n_items)
+    counts = flat.reshape(1 + values, log.n_items)
+    counts[0] = everyone
+    return np.asarray(counts, np.float64)
 
 
-def _segments(examples: Examples, field: str | None, values: list[str]) -> NDArray[np.int64]:
-    if field is None:
-        return np.zeros(len(examples), np.int64)
-    places = {value: i + 1 for i, value in enumerate(values)}
-    return np.array([places.get(str(v), 0) for v in examples.contexts(0, len(examples))[field]], np.int64)
+def _most_popular(shares: NDArray[np.float64]) -> tuple[Int32, Float32]:
+    """The items with the largest shares [N], and those."""
+    rows = np.argsort(-shares, kind="stable")[:LISTED].astype(np.int32)
+    return rows, shares[rows].astype(np.float32)
 
 
-def _shares(counts: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
-    """Probability of each item in each segment, smoothed towards everyone's, and that by one event an item."""
-    everyone = (counts[0] + 1) / (counts[0].sum() + counts.shape[1])
-    shares: NDArray[np.float64] = (counts + smoothing * everyone) / (counts.sum(axis=1, keepdims=True) + smoothing)
-    shares[0] = everyone
-    return shares
+def _shares(
+    counts: NDArray[np.float64],
+    smoothing: float,
+    segments: NDArray[np.int64] | int,
+    items: NDArray[np.integer[Any]] | slice = slice(None),
+) -> NDArray[np.float64]:
+    """Probability of `items` in `segments`: smoothed towards everyone's, which is smoothed by one event an item."""
+    totals = counts.sum(axis=1)
+    everyone = (counts[0, items] + 1) / (totals[0] + counts.shape[1])
+    shares = (counts[segments, items] + smoothing * everyone) / (totals[segments] + smoothing)
+    return np.where(np.equal(segments, 0), everyone, shares)

@@ -9,17 +9,23 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from shortlist.models.items import ItemTower
+from shortlist.models.items import ItemTower, as_content
 from shortlist.models.ranker import MASKED, Ranker
 from shortlist.training.calibration import RankingScores, choose_weight, fit_platt, log_likelihood, ndcg
 from shortlist.training.negatives import CandidateSet, draw_hard_negatives
+from shortlist.training.optimizers import build_optimizers
 from shortlist.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from shortlist.data.features import Content
 
 BATCH = 64
 SCORING_BATCH = 128
@@ -47,7 +53,7 @@ def train_ranker(
     validation: CandidateSet,
     *,
     item_features: Float32,
-    content: Float32 | None = None,
+    content: Content | None = None,
     dim: int = 32,
     heads: int = 2,
     hidden: int = 32,
@@ -136,13 +142,16 @@ class _Trainer:
     ) -> int:  # fmt: skip
         """Train until the judges stop gaining, restore the best state, and return the number of epochs run."""
         steps = epochs * -(-len(teaching) // BATCH)
-        optimizer = torch.optim.AdamW(self.both.parameters(), learning_rate, weight_decay=weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * max(0.0, 1 - step / max(steps, 1))
-        )
+        optimizers = self._optimizers(learning_rate, weight_decay)
+        schedules = [
+            torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * max(0.0, 1 - step / max(steps, 1))
+            )
+            for optimizer in optimizers
+        ]
         best, best_state, waited, ran = self._judge(judging), copy.deepcopy(self.both.state_dict()), 0, 0
-        for _ in track(range(epochs), "ranker", disable=not show_progress):
-            self._epoch(teaching, hard_negatives, optimizer, schedule)
+        for _ in track(range(epochs), "ranker", console=Console(stderr=True), disable=not show_progress):
+            self._epoch(teaching, hard_negatives, optimizers, schedules)
             ran += 1
             likelihood = self._judge(judging)
             if likelihood > best:
@@ -155,9 +164,14 @@ class _Trainer:
         self.both.eval()
         return ran
 
+    def _optimizers(self, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+        if not self.items.by_rows:
+            return [torch.optim.AdamW(self.both.parameters(), learning_rate, weight_decay=weight_decay)]
+        return build_optimizers(self.both, self.items, learning_rate, weight_decay)
+
     def _epoch(
-        self, teaching: CandidateSet, hard_negatives: int, optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
+        self, teaching: CandidateSet, hard_negatives: int, optimizers: list[torch.optim.Optimizer],
+        schedules: list[torch.optim.lr_scheduler.LambdaLR],
     ) -> None:  # fmt: skip
         self.both.train()
         if not len(teaching):
@@ -166,10 +180,12 @@ class _Trainer:
             batch = teaching.subset(index)
             places = draw_hard_negatives(batch, hard_negatives, self.rng)
             loss = self._loss(batch, places)
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
 
     def _loss(self, batch: CandidateSet, places: Int64) -> Tensor:
         """Listwise softmax of the target (column 0) against the drawn negatives, weighed by example."""
@@ -233,7 +249,7 @@ def _hold_out(training: CandidateSet, rng: np.random.Generator) -> tuple[Candida
     return training.subset(~judging & training.found().any(axis=1)), training.subset(judging)
 
 
-def _item_tower(training: CandidateSet, n_items: int, dim: int, content: Float32 | None) -> ItemTower:
+def _item_tower(training: CandidateSet, n_items: int, dim: int, content: Content | None) -> ItemTower:
     """Items that occur in no history and are no target keep only their content part."""
     known = np.zeros(n_items, bool)
     known[training.history[training.history >= 0]] = True
@@ -241,7 +257,7 @@ def _item_tower(training: CandidateSet, n_items: int, dim: int, content: Float32
     return ItemTower(
         n_items,
         dim,
-        None if content is None else torch.from_numpy(content),
+        None if content is None else as_content(content),
         known=torch.from_numpy(known),
         id_dropout=0.1,
         init_std=0.1,

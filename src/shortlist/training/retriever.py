@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,13 +20,16 @@ from shortlist.config import LinearConfig, RetrieverConfig, TowerConfig
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples
 from shortlist.errors import ConfigError
-from shortlist.models.items import ItemTower
+from shortlist.models.items import ItemTower, as_content
 from shortlist.models.linear import LinearChannel, directed_ridge, ease
 from shortlist.models.retriever import Blend, Retriever, build_tower
 from shortlist.training.blend import choose_weights
 from shortlist.training.loop import TrainingResult, train_tower
 from shortlist.training.objective import SideFeatures
 from shortlist.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from shortlist.data.features import Content
 
 REPEATS_ARE_A_HABIT = 0.05  # repeat rate from which on items of the history may be recommended again
 BLEND_CELLS = 100_000_000  # scores held for each member while weights are chosen
@@ -49,7 +53,7 @@ def train_retriever(
     log: InteractionLog,
     validation: Examples,
     *,
-    content: Float32 | None = None,
+    content: Content | None = None,
     side: SideFeatures | None = None,
     seed: int = 0,
     checkpoint_dir: Path | None = None,
@@ -77,13 +81,14 @@ def refit(
     log: InteractionLog,
     validation: Examples,
     *,
-    content: Float32 | None = None,
+    content: Content | None = None,
     side: SideFeatures | None = None,
     seed: int = 0,
+    checkpoint_dir: Path | None = None,
     show_progress: bool = True,
 ) -> Retriever:
     """The towers and channels that `retriever` kept, trained anew on `log` and blended with the same weights."""
-    fitting = _Fitting(config, log, validation, content, side, seed, None, show_progress, retriever.mask_seen)
+    fitting = _Fitting(config, log, validation, content, side, seed, checkpoint_dir, show_progress, retriever.mask_seen)
     return fitting.assemble(fitting.fit(retriever.blend), retriever.blend, config.towers)
 
 
@@ -103,7 +108,7 @@ class _Fitting:
         config: RetrieverConfig,
         log: InteractionLog,
         validation: Examples,
-        content: Float32 | None,
+        content: Content | None,
         side: SideFeatures | None,
         seed: int,
         folder: Path | None,
@@ -113,7 +118,7 @@ class _Fitting:
         self.config, self.log, self.validation, self.side = config, log, validation, side
         self.seed, self.folder, self.show_progress = seed, folder, show_progress
         useful = content is not None and content.shape[1] > 0
-        self.content = torch.from_numpy(content) if content is not None and useful else None
+        self.content = as_content(content) if content is not None and useful else None
         self.side_width = 0 if side is None else side(validation.subset(slice(0, 1))).shape[1]
         decided = config.mask_seen if mask_seen is None else mask_seen
         self.mask_seen = log.repeat_rate() <= REPEATS_ARE_A_HABIT if decided is None else decided

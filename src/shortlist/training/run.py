@@ -41,6 +41,7 @@ def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
     configuration names an item attribute that the data do not have.
     """
     from shortlist.training.assemble import assemble
+    from shortlist.training.attributes import item_attributes
     from shortlist.training.groups import item_groups
     from shortlist.training.stages import train_stages
 
@@ -50,7 +51,8 @@ def train(config: Config, run: Path, *, show_progress: bool = True) -> Path:
         _console.print(f"{run}: trained already, nothing has changed")
         return run
     split = split_of(config, dataset)
-    item_groups(dataset, config.cascade.group_by)  # raises before anything is trained
+    item_groups(dataset, config.cascade.group_by)  # both raise before anything is trained
+    item_attributes(dataset.items, dataset.item_attributes, config.cascade.eligibility)
     _begin(run, config, dataset, identity)
     started = time.perf_counter()
     features = fit_features(dataset, split)

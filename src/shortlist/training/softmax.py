@@ -52,11 +52,10 @@ def draw_items(targets: Tensor, size: int, popularity: Tensor) -> tuple[Tensor, 
     return rows, torch.log(-torch.expm1(missed))
 
 
-def columns_of(rows: Tensor, drawn: Tensor, n_items: int) -> Tensor:
-    """Where each of `rows` Int64[...] lies in `drawn` Int64[K]; -1 for padding and for rows that were not drawn."""
-    place = torch.full((n_items + 1,), -1, device=rows.device)  # the last entry, index -1, stands for padding
-    place[drawn] = torch.arange(len(drawn), device=rows.device)
-    return place[rows]
+def columns_of(rows: Tensor, drawn: Tensor) -> Tensor:
+    """Where each of `rows` Int64[...] lies in `drawn` Int64[K], ascending; -1 for padding and for those not drawn."""
+    place = torch.searchsorted(drawn, rows).clamp_max(len(drawn) - 1)
+    return torch.where(drawn[place] == rows, place, -1)
 
 
 class _ChunkedSoftmax(torch.autograd.Function):
@@ -74,7 +73,7 @@ class _ChunkedSoftmax(torch.autograd.Function):
     ) -> Tensor:
         narrow_states, narrow_items = states.to(dtype), items.to(dtype)
         transposed = narrow_items.T.contiguous()
-        grad_states, grad_items = torch.empty_like(states), torch.zeros_like(items)
+        grad_states, grad_columns = torch.empty_like(states), torch.zeros_like(items.T).contiguous()
         loss = states.new_zeros(())
         buffer = states.new_empty(min(chunk, len(targets)), len(items))
         for start in range(0, len(targets), chunk):
@@ -86,8 +85,8 @@ class _ChunkedSoftmax(torch.autograd.Function):
             loss += _subtract_target(probabilities, targets[part], weights[part])
             error = probabilities.mul_(weights[part, None]).to(dtype)  # d loss / d logits, [chunk, N]
             grad_states[part] = error @ narrow_items
-            grad_items += (narrow_states[part].T @ error).T
-        ctx.save_for_backward(grad_states, grad_items)
+            grad_columns += narrow_states[part].T @ error  # [D, N]: adding to its transpose is slow
+        ctx.save_for_backward(grad_states, grad_columns.T.contiguous())
         return loss
 
     @staticmethod

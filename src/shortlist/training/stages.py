@@ -7,6 +7,7 @@ measured by `evaluation` later; here only what training itself had to know is re
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from shortlist.models.student import Student
 from shortlist.training.assemble import Trained
 from shortlist.training.filter import filter_input
 from shortlist.training.graphs import export_graphs
-from shortlist.training.negatives import CandidateSet, match_scale, out_of_fold, retrieve
+from shortlist.training.negatives import CandidateSet, Scorer, Searcher, match_scale, out_of_fold, retrieve
 from shortlist.training.ranker import RankerReport, score, train_ranker
 from shortlist.training.retriever import refit, train_retriever
+from shortlist.training.search import EXACT_UP_TO, NearestItems
 from shortlist.training.student import Distillation, StudentReport, train_student
 
 FOLD_DEPTH = 200  # candidates of an out-of-fold example
 DISTILLED_EVENTS = 4  # latest events of each user that the student is distilled on
-DISTILLED_LIMIT = 20_000  # requests
+DISTILLED_LIMIT, VALIDATION_LIMIT = 20_000, 20_000  # requests
+RANKED_LIMIT = 50_000  # out-of-fold examples
+SEARCHED_SHARE = 0.3  # of these limits, where the catalogue is searched and not scored whole; and one fold is enough
 
 
 def train_stages(
@@ -36,10 +40,13 @@ def train_stages(
     """Train and export every stage. Returns the parts of the bundle, training's reports, and the graphs' parity."""
     retriever = _retriever(config, split, features, run, show_progress)
     retriever.save(run / "models")
-    validation = _retrieve(config, split.validation, retriever, features)
-    ranker, ranker_report = _ranker(config, split, features, retriever, validation, show_progress)
+    scorer = searchable(retriever, config.seed)
+    share = 1.0 if scorer is retriever else SEARCHED_SHARE
+    judging = split.validation.sample(round(share * VALIDATION_LIMIT), config.seed)
+    validation = _retrieve(config, judging, retriever, scorer, features)
+    ranker, ranker_report = _ranker(config, split, features, retriever, validation, share, run, show_progress)
     ranker.save(run / "models")
-    data = _distillation(config, split, features, retriever, ranker, validation)
+    data = _distillation(config, split, features, retriever, scorer, ranker, validation, share)
     student, student_report = _student(config, data, show_progress)
     student.save(run / "models")
     given = filter_input(student, data.item_vectors, features.item_features, config.filter.item_precision)
@@ -61,11 +68,18 @@ def _retriever(config: Config, split: Split, features: Features, run: Path, show
     )
 
 
-def _retrieve(config: Config, examples: Examples, retriever: Retriever, features: Features) -> CandidateSet:
+def searchable(retriever: Retriever, seed: int) -> Scorer | Searcher:
+    """The retriever itself where its catalogue is small enough to be scored whole for every example."""
+    return retriever if len(retriever.item_vectors()) <= EXACT_UP_TO else NearestItems(retriever, seed)
+
+
+def _retrieve(
+    config: Config, examples: Examples, retriever: Retriever, scorer: Scorer | Searcher, features: Features
+) -> CandidateSet:
     """What the trained retriever hands on for `examples`."""
     return retrieve(
         examples,
-        retriever,
+        scorer,
         depth=config.cascade.candidates,
         length=config.cascade.history,
         mask_seen=retriever.mask_seen,
@@ -79,6 +93,8 @@ def _ranker(
     features: Features,
     retriever: Retriever,
     validation: CandidateSet,
+    limits: float,
+    run: Path,
     show_progress: bool,
 ) -> tuple[Ranker, RankerReport]:
     """Train on candidates of retrievers that never saw the user, brought onto the scale of the one that serves."""
@@ -87,8 +103,10 @@ def _ranker(
     lighter = [c.model_copy(update={"regularization": c.regularization * share}) for c in config.retriever.linear]
     fold_config = config.retriever.model_copy(update={"linear": tuple(lighter)})
 
-    def fit(log: InteractionLog) -> Retriever:
-        return refit(
+    folds = count()
+
+    def fit(log: InteractionLog) -> Scorer | Searcher:
+        fitted = refit(
             fold_config,
             retriever,
             log,
@@ -96,8 +114,10 @@ def _ranker(
             content=features.item_content,
             side=features.side,
             seed=config.seed,
+            checkpoint_dir=run / "checkpoints" / f"fold{next(folds)}",
             show_progress=show_progress,
         )
+        return searchable(fitted, config.seed)
 
     candidates = out_of_fold(
         split.train,
@@ -110,6 +130,8 @@ def _ranker(
         mask_seen=retriever.mask_seen,
         side=features.side,
         event_weights=config.data.event_weights,
+        limit=round(limits * RANKED_LIMIT),
+        fitted=None if limits == 1 else 1,
     )
     return train_ranker(
         match_scale(candidates, validation),
@@ -134,12 +156,14 @@ def _distillation(
     split: Split,
     features: Features,
     retriever: Retriever,
+    scorer: Scorer | Searcher,
     ranker: Ranker,
     validation: CandidateSet,
+    limits: float,
 ) -> Distillation:
     """The ranker's scores on requests like those served: the latest events, with the serving retriever's candidates."""
-    latest = Examples.every(split.train, latest=DISTILLED_EVENTS).sample(DISTILLED_LIMIT, config.seed)
-    requests = CandidateSet.concatenate([validation, _retrieve(config, latest, retriever, features)])
+    latest = Examples.every(split.train, latest=DISTILLED_EVENTS).sample(round(limits * DISTILLED_LIMIT), config.seed)
+    requests = CandidateSet.concatenate([validation, _retrieve(config, latest, retriever, scorer, features)])
     return Distillation(
         requests,
         score(ranker, requests, features.item_features),

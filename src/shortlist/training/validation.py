@@ -15,6 +15,7 @@ from shortlist.training.objective import SideFeatures
 
 CUTOFF = 10
 BATCH = 256
+SCORES_AT_ONCE = 2**26  # 256 MB
 
 
 @torch.no_grad()
@@ -26,8 +27,9 @@ def validation_ndcg(
     items.eval()
     table = items.all()
     total = 0.0
-    for start in range(0, len(examples), BATCH):
-        part = examples.subset(slice(start, start + BATCH))
+    size = max(1, min(BATCH, SCORES_AT_ONCE // len(table)))
+    for start in range(0, len(examples), size):
+        part = examples.subset(slice(start, start + size))
         scores = user_states(tower, items, part, side, window) @ table.T
         targets = torch.from_numpy(part.targets().astype(np.int64)).to(scores.device)
         wanted = scores.gather(1, targets[:, None])
