@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from shortlist.attributes import DOCUMENT, Attribute, attribute_parts
 from shortlist.bundle import write_bundle
 from shortlist.catalog import IdMap, build_table
 from shortlist.config import CascadeConfig
-from shortlist.data.encoders import FeatureEncoder
-from shortlist.data.features import FeatureEncoders
+from shortlist.data.encoders import FeatureEncoder, FeatureEncoders
 from shortlist.kernels.fuse_features import Columns, make_columns
+from shortlist.stages.popularity import EVERYONE
 
 DIM, EMBEDDING, FEATURES = 16, 8, 2
 
@@ -25,9 +27,16 @@ def make_bundle(
     items: int = 300,
     users: int = 40,
     seed: int = 0,
+    cells: int | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+    prefix: str = "item",
     **cascade: Any,
 ) -> Path:
-    """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items."""
+    """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items.
+
+    Items may have another `prefix`.
+    The index is exact, or an inverted file of `cells`, an eighth of which are searched.
+    """
     rng = np.random.default_rng(seed)
     vectors = _unit(rng.normal(size=(items, DIM)))
     embeddings, features = (rng.normal(size=(items, n)).astype(np.float32) for n in (EMBEDDING, FEATURES))
@@ -37,7 +46,8 @@ def make_bundle(
     rows = np.concatenate([rng.choice(items, n, replace=False) for n in lengths]).astype(np.int32)
     index_file = path.parent / f"{path.name}-index.faiss"
     path.parent.mkdir(parents=True, exist_ok=True)
-    index = faiss.IndexFlatIP(DIM)
+    index = faiss.index_factory(DIM, f"IVF{cells},SQ8" if cells else "Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
     index.add(vectors)
     faiss.write_index(index, str(index_file))
     popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
@@ -45,7 +55,8 @@ def make_bundle(
     encoders = tiny_encoders()
     width = encoders.user_encoder.width
     columns = filter_columns(encoders.side_width)
-    config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, **cascade})
+    config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), **cascade})
+    columns_of_attributes, document = attribute_parts(attributes or {})
     write_bundle(
         path,
         arrays={
@@ -57,13 +68,14 @@ def make_bundle(
             "linear0_indptr": np.arange(items + 1, dtype=np.int64) * 5,
             "linear0_indices": np.concatenate([rng.choice(items, 5, replace=False) for _ in range(items)]).astype("i4"),
             "linear0_values": rng.random(items * 5).astype(np.float32),
+            **({**columns_of_attributes, EVERYONE: rng.random(items, np.float32)} if attributes else {}),
             "popularity_rows": popular,
             "popularity_shares": shares,
             "profile_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             "profile_rows": rows,
             "profile_features": rng.normal(size=(users, width)).astype(np.float32),
             "profile_unknown": np.zeros(width, np.float32),
-            **IdMap.build([f"item-{i}" for i in range(items)]).arrays("item"),
+            **IdMap.build([f"{prefix}-{i}" for i in range(items)]).arrays("item"),
             **IdMap.build([f"user-{u}" for u in range(users)]).arrays("user"),
         },
         graphs=_graphs(encoders.side_width),
@@ -71,7 +83,8 @@ def make_bundle(
             "layout": layout,
             "features": encoders.to_document(),
             "filter": {name: getattr(columns, name) for name in ("bias", "low", "high", "zero", "dtype")},
-            "retrieve": {"linear_decays": [0.9], "nprobe": None},
+            "retrieve": {"linear_decays": [0.9], "nprobe": max(1, cells // 8) if cells else None},
+            **({DOCUMENT: document} if attributes else {}),
             "popularity": {"field": "hour", "values": ["0", "1"]},
             "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
         },

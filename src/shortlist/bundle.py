@@ -11,7 +11,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import BundleError
+from shortlist.stamp import verify_once
 
 FORMAT_VERSION = 2  # 1 had the filter's and the diversifier's columns in the item table
 MANIFEST = "manifest.json"
@@ -38,26 +40,36 @@ def write_bundle(
 
     Raises BundleError for an unusable name or an array of objects, OSError when the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with bundle_folder(path, metadata) as folder:
         for name, array in arrays.items():
             if array.dtype.hasobject:
                 raise BundleError(f"array {name!r} has dtype {array.dtype}; only plain numbers and bytes are allowed")
-            np.save(staging / f"{_checked(name)}.npy", array, allow_pickle=False)
+            np.save(folder / f"{_checked(name)}.npy", array, allow_pickle=False)
         for name, graph in graphs.items():
-            (staging / f"{_checked(name)}.onnx").write_bytes(graph)
+            (folder / f"{_checked(name)}.onnx").write_bytes(graph)
         for name, document in documents.items():
-            (staging / f"{_checked(name)}.json").write_text(json.dumps(document), encoding="utf-8")
+            (folder / f"{_checked(name)}.json").write_text(json.dumps(document), encoding="utf-8")
         for name, source in (files or {}).items():
-            shutil.copyfile(source, staging / _checked(name))
+            shutil.copyfile(source, folder / _checked(name))
+    return path
+
+
+@contextmanager
+def bundle_folder(path: Path, metadata: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """An empty folder to write a bundle's files into, for arrays that memory does not hold.
+
+    It becomes the bundle at `path` when the block ends, and vanishes when the block fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        yield staging
         _write_manifest(staging, dict(metadata or {}))
         staging.chmod(0o755)
         _replace(staging, path)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return path
 
 
 class Bundle:
@@ -71,13 +83,17 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path, verify: bool = True) -> Bundle:
-        """Open the bundle at `path`; `verify` compares every file with its checksum.
+        """Open the bundle at `path`; `verify` compares every file with its checksum, once for all who open it.
 
-        Raises BundleError when a file is missing, truncated or changed, or the format is newer than this code.
+        What was compared is noted beside the files (`shortlist.stamp`), and not read again until one of them is
+        written to, replaced or moved. Raises BundleError when a file is missing, truncated or changed, or the format
+        is newer than this code.
         """
         manifest = _read_manifest(path)
         for name, entry in manifest["files"].items():
-            _check_file(path / _checked(name), entry, verify)
+            _check_size(path / _checked(name), entry)
+        if verify:
+            verify_once(path, manifest["digest"], [*manifest["files"]], lambda: _check_sums(path, manifest["files"]))
         return cls(path, manifest)
 
     def array(self, name: str) -> NDArray[Any]:
@@ -149,7 +165,7 @@ def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
+def _check_size(path: Path, entry: dict[str, Any]) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -158,8 +174,12 @@ def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); restore the bundle") from None
     if size != entry["bytes"]:
         raise BundleError(f"{path}: has {size} bytes, its manifest says {entry['bytes']}; restore the bundle")
-    if verify and sha256(path) != entry["sha256"]:
-        raise BundleError(f"{path}: does not match its checksum (sha256); restore the bundle or train again")
+
+
+def _check_sums(path: Path, files: Mapping[str, dict[str, Any]]) -> None:
+    for name, entry in files.items():
+        if sha256(path / name) != entry["sha256"]:
+            raise BundleError(f"{path / name}: does not match its checksum (sha256); restore the bundle or train again")
 
 
 def _checked(name: str) -> str:

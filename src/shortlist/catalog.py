@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.bundle import Bundle
 from shortlist.devices import Device
+from shortlist.kernels.arrays import is_cupy
 from shortlist.types import Float32, Int32, Int64
 
 Bytes = NDArray[np.uint8]
@@ -30,12 +31,18 @@ class IdMap:
     @classmethod
     def build(cls, ids: Sequence[str]) -> IdMap:
         """Index `ids`, whose positions become the rows. Raises ValueError when one stands twice."""
-        encoded = [i.encode() for i in ids]
-        blob, offsets = _join(encoded)
-        slots = np.full(1 << max(4, (2 * len(ids)).bit_length()), -1, np.int32)
+        return cls.index(*_join([i.encode() for i in ids]))
+
+    @classmethod
+    def index(cls, blob: Bytes, offsets: Int64) -> IdMap:
+        """Index ids that lie one after the other in `blob` [T], the i-th from `offsets[i]` to `offsets[i + 1]`.
+
+        Raises ValueError when one stands twice.
+        """
+        slots = np.full(1 << max(4, (2 * (len(offsets) - 1)).bit_length()), -1, np.int32)
         twin = _insert_all(blob, offsets, slots)
         if twin >= 0:
-            raise ValueError(f"id {ids[twin]!r} stands twice")
+            raise ValueError(f"id {blob[offsets[twin] : offsets[twin + 1]].tobytes().decode()!r} stands twice")
         return cls(blob, offsets, slots)
 
     @classmethod
@@ -97,6 +104,8 @@ class Catalog:
     def gather(self, rows: Int32, name: str) -> Float32:
         """Columns `name` of `rows` [...]: [..., width]; zeros where a row is -1."""
         gathered: Float32 = self.part(name)[np.maximum(rows, 0)]
+        if is_cupy(gathered):  # a mask would be counted there, and the host wait for the answer
+            return np.where((rows >= 0)[..., None], gathered, np.float32(0))
         gathered[rows < 0] = 0
         return gathered
 
