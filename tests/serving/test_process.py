@@ -1,19 +1,21 @@
 """One real server process: its ports, its log, its end."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from shortlist.errors import ServerError
 from shortlist.serving.control import Control
-from shortlist.serving.process import Address, TritonServer, free_address, usable_cores
+from shortlist.serving.process import _LAUNCH, Address, TritonServer, free_address, usable_cores
 from shortlist.serving.triton import TritonInstall
 
 KEY = "the-secret-key"
@@ -118,6 +120,35 @@ def test_a_killed_parent_takes_the_server_with_it(tmp_path: Path) -> None:
     for process in alive:
         process.kill()
     assert gone == [server]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_signal_within_the_start_loses_no_process(
+    server: TritonServer, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def signalled(*arguments: Any, **options: Any) -> "subprocess.Popen[str]":
+        process = real(*arguments, **options)
+        signal.raise_signal(number)
+        return process
+
+    real, before = subprocess.Popen, signal.signal(number, interrupt)
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.start()
+    finally:
+        signal.signal(number, before)
+    server.stop()
+    assert server.exit_code is not None
+
+
+def test_a_server_whose_parent_is_gone_does_not_start() -> None:
+    nobody = str(os.getpid() + 1)
+    launched = [sys.executable, "-ISc", _LAUNCH, nobody, "/bin/echo", "started"]
+    assert subprocess.run(launched, capture_output=True, check=True).stdout == b""
 
 
 def test_usable_cores_are_at_most_those_of_the_affinity() -> None:

@@ -16,45 +16,12 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from shortlist.errors import ServerError, ShortlistError
-from shortlist.serving import supervisor as module
+from shortlist.serving import versions
 from shortlist.serving.client import Client
-from shortlist.serving.model_config import config_pbtxt
 from shortlist.serving.process import free_address
-from shortlist.serving.supervisor import Supervisor, Watch
+from shortlist.serving.supervisor import Supervisor
 from shortlist.serving.tensors import CASCADE
-
-STAND_IN = """
-import os, time
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        responses = []
-        for request in requests:
-            user = pb_utils.get_input_tensor_by_name(request, "user_id").as_numpy()[0, 0]
-            if user.startswith(b"sleep "):
-                time.sleep(float(user[6:]))
-            texts = {"item_id": "ANSWER".encode(), "status": b"full", "trace": b""}
-            tensors = [pb_utils.Tensor(n, np.array([[v]], np.object_)) for n, v in texts.items()]
-            tensors += [pb_utils.Tensor(n, np.ones((1, 1), np.float32)) for n in ("score", "propensity")]
-            responses.append(pb_utils.InferenceResponse(tensors))
-        return responses
-"""
-WATCH = Watch(canary_every=0.5, canary_timeout=1.0)
-LIMIT = 10.0  # seconds in which anything killed has to be back
-
-
-def write_version(repository: Path, number: int, source: str) -> None:
-    version = repository / "cascade" / str(number)
-    version.mkdir(parents=True)
-    (version / "model.py").write_text(source)
-
-
-def stand_in_at(folder: Path) -> Path:
-    write_version(folder, 1, STAND_IN.replace("ANSWER", "one"))
-    (folder / "cascade" / "config.pbtxt").write_text(config_pbtxt(CASCADE))
-    return folder
+from tests.serving.stand_in import LIMIT, WATCH, answers, seconds_until, stand_in_at
 
 
 @pytest.fixture
@@ -75,22 +42,6 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     """A server for all tests after which it is as it was."""
     with Supervisor(stand_in_at(tmp_path_factory.mktemp("lasting")), free_address(), instances=2, watch=WATCH) as it:
         yield it
-
-
-def answers(client: Client, times: int = 8) -> bool:
-    """Whether `times` requests in a row are answered (several, because each instance has its turn)."""
-    try:
-        return all(len(client.recommend("user-0")) > 0 for _ in range(times))
-    except ShortlistError:
-        return False
-
-
-def seconds_until(condition: Callable[[], bool], limit: float = LIMIT) -> float:
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < limit, f"not within {limit} s"
-        time.sleep(0.05)
-    return time.monotonic() - started
 
 
 def newest_stub(supervisor: Supervisor) -> psutil.Process:
@@ -198,35 +149,11 @@ def test_a_busy_server_is_left_alone(lasting: Supervisor) -> None:
     assert (lasting.reloads, lasting.restarts) == repairs
 
 
-def test_a_new_version_takes_over_without_a_failure(running: Supervisor, stand_in: Path) -> None:
-    staged = stand_in / ".staged"
-    staged.mkdir()
-    (staged / "model.py").write_text(STAND_IN.replace("ANSWER", "two"))
-    seen: list[str] = []
-    with Client(running.address.grpc) as client:
-        staged.rename(stand_in / "cascade" / "2")
-        seconds_until(lambda: seen.extend(client.recommend("user-0").ids) or seen[-1] == "two")
-        seen += client.recommend("user-0").ids
-    assert seen == sorted(seen)
-
-
-def test_a_new_version_that_does_not_load_leaves_the_old_one_serving(running: Supervisor, stand_in: Path) -> None:
-    events: list[str] = []
-    running._tell = events.append
-    write_version(stand_in, 2, "raise RuntimeError('broken on purpose')")
-    seconds_until(lambda: any("broken on purpose" in event for event in events))
-    with Client(running.address.grpc) as client:
-        assert client.recommend("user-0").ids == ["one"]
-    time.sleep(1.5)
-    assert sum("broken on purpose" in event for event in events) == 1
-    assert running.restarts == 0
-
-
 def test_it_recovers_in_a_read_only_repository(lasting: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(module.os, "utime", refused)
+    monkeypatch.setattr(versions.os, "utime", refused)
     with Client(lasting.address.grpc, timeout=3) as client:
         reloads = lasting.reloads
         kill_one_stub(lasting)

@@ -9,7 +9,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from shortlist.cli import bench, data, demo, doctor, evaluate, export, recommend, reproduce, serve, train
+from shortlist.cli import (
+    bench,
+    data,
+    demo,
+    deploy,
+    doctor,
+    evaluate,
+    export,
+    recommend,
+    reproduce,
+    rollback,
+    serve,
+    train,
+    versions,
+)
 from shortlist.errors import ShortlistError
 
 app = typer.Typer(
@@ -25,6 +39,9 @@ for command in (
     evaluate.evaluate,
     export.export,
     serve.serve,
+    deploy.deploy,
+    rollback.rollback,
+    versions.versions,
     recommend.recommend,
     doctor.doctor,
     demo.demo,

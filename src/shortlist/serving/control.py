@@ -6,8 +6,9 @@ Model control carries the key that the server was started with; callers without 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -17,9 +18,10 @@ from tritonclient.utils import InferenceServerException
 
 from shortlist.errors import ServerError
 from shortlist.serving.client import CHANNEL
-from shortlist.serving.model_config import config_json
+from shortlist.serving.model_config import REPAIRS, config_json
 from shortlist.serving.process import CONTROL_HEADER, Address
 from shortlist.serving.tensors import CANARY, CASCADE
+from shortlist.serving.tls import Tls, connection
 from shortlist.serving.where import Where
 
 
@@ -34,8 +36,8 @@ class _Connection(triton.InferenceServerClient):  # type: ignore[misc]
 class Control:
     """A connection for one supervisor."""
 
-    def __init__(self, address: Address, key: str) -> None:
-        self._client = _Connection(address.grpc, channel_args=CHANNEL)
+    def __init__(self, address: Address, key: str, tls: Tls | None = None) -> None:
+        self._client = _Connection(**connection(address.grpc, tls, CHANNEL))
         self._headers = {f"triton-grpc-protocol-{CONTROL_HEADER}": key}
 
     def close(self) -> None:
@@ -59,19 +61,28 @@ class Control:
         return False
 
     def load(
-        self, model_folder: Path, instances: int | None, timeout: float = 600.0, where: Where | None = None
+        self,
+        model_folder: Path,
+        version: str,
+        instances: int | None = None,
+        timeout: float = 600.0,
+        where: Where | None = None,
+        repairs: Mapping[str, int] | None = None,
     ) -> None:
-        """Load (or load anew) a model, with `instances` in place of its configured number, and `where` of its device.
+        """Load a version of a model beside the one that runs, or load it anew; then switch, and unload the other.
 
-        Raises ServerError with Triton's reason.
+        `instances` stands in place of its configured number, and `where` of its device; `repairs` is what its metrics
+        say of the supervisor. Raises ServerError with Triton's reason.
         """
+        path = model_folder / "config.pbtxt"
+        config = json.loads(config_json(path, instances, *((where.wanted, where.device) if where else ())))
+        config.setdefault("parameters", {})[REPAIRS] = {"string_value": json.dumps(repairs or {})}
+        config["version_policy"] = {"specific": {"versions": [version]}}
         try:
             self._client.load_model(
                 model_folder.name,
                 headers=self._headers,
-                config=config_json(
-                    model_folder / "config.pbtxt", instances, *((where.wanted, where.device) if where else ())
-                ),
+                config=json.dumps(config),
                 client_timeout=timeout,
             )
         except InferenceServerException as error:

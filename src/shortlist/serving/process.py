@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -21,13 +21,22 @@ from uuid import uuid4
 import psutil
 
 from shortlist.errors import ServerError
+from shortlist.serving.tls import ServerTls
 from shortlist.serving.triton import TritonInstall
 
 CONTROL_HEADER = "shortlist-control"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"  # what callers of the inference port must not reach
-# The server gets SIGTERM when the thread that started it ends: a killed supervisor leaves no orphan on its ports.
-_LAUNCH = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+# The server gets SIGTERM when the thread that started it ends: a killed supervisor leaves no orphan on its ports. One
+# that was killed before we asked for that is not our parent any more.
+_LAUNCH = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _SHARED_MEMORY = Path("/dev/shm")
+# What SIGTERM does not end goes 2 s after the supervisor's end of a pipe is closed: a stub that is loading notices
+# neither that nor the end of its server, which waits for it.
+_GUARD = 'read -r _; sleep 2; kill -s KILL -- "-$0" 2>/dev/null; rm -f "$1"*'
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,33 +88,44 @@ class TritonServer:
         address: Address,
         key: str,
         on_log: Callable[[str], None] | None = None,
+        tls: ServerTls | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`key` opens model control, which others are refused; `on_log` is told each line of the server's log."""
+        """`key` opens model control, which others are refused; `on_log` is told each line of the server's log.
+
+        `environment` is what its processes get beside their usual one.
+        """
         self.install = install
         self.repository = repository.resolve()
         self.address = address
         self._key = key
         self._on_log = on_log
+        self._tls = tls
+        self._environment = dict(environment or {})
         self._shm_prefix = f"shortlist-{uuid4().hex[:12]}-"
         self._tail: deque[str] = deque(maxlen=200)
         self._process: subprocess.Popen[str] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the process. Raises ServerError when a port is taken or the program cannot run."""
         self.address.check()
-        command = [sys.executable, "-ISc", _LAUNCH, str(self.install.server), *self._arguments()]
-        self._process = subprocess.Popen(
-            command,
-            env=self.install.environment(),
-            cwd=self.install.root,  # stubs have their working directory on sys.path: it must not be the caller's
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C is for us; we stop the server in order
-        )
-        threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True).start()
+        command = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), str(self.install.server), *self._arguments()]
+        with _signals_wait():
+            self._process = subprocess.Popen(
+                command,
+                env=self.install.environment() | self._environment,
+                cwd=self.install.root,  # stubs have their working directory on sys.path: it must not be the caller's
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # Ctrl-C is for us; we stop the server in order
+            )
+            threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True).start()
+            family = [str(self._process.pid), str(_SHARED_MEMORY / self._shm_prefix)]
+            self._guard = subprocess.Popen(["sh", "-c", _GUARD, *family], stdin=subprocess.PIPE, start_new_session=True)
 
     @property
     def alive(self) -> bool:
@@ -144,18 +164,18 @@ class TritonServer:
         """
         if self._process is None:
             return
-        stubs = self.stubs()
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(drain)
-            self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # also stubs that lost their server while they were loading
         self._process.wait()
-        for stub in stubs:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                stub.kill()
         for region in _SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
+        if self._guard:
+            self._guard.kill()
+            self._guard.communicate()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -174,6 +194,7 @@ class TritonServer:
             f"--grpc-address={at.host}",
             f"--grpc-port={at.grpc_port}",
             f"--grpc-restricted-protocol={_RESTRICTED}:{CONTROL_HEADER}={self._key}",
+            *(self._tls.arguments() if self._tls else []),
             f"--metrics-address={at.host}",
             f"--metrics-port={at.metrics_port}",
             f"--allow-http={'true' if http else 'false'}",
@@ -191,6 +212,21 @@ class TritonServer:
                     self._on_log(text)
 
 
+def is_dead(process: psutil.Process) -> bool:
+    """Gone, a zombie, or stopped: it will not answer."""
+    try:
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD, psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """End processes at once, those that are there."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, and the quota of its control group."""
     cores = len(os.sched_getaffinity(0))
@@ -198,6 +234,25 @@ def usable_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM are handled at the end: one within Popen would lose a process that runs already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread only
+        return
+    met: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: met.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in met:
+            signal.raise_signal(late)
 
 
 def _check_free(host: str, port: int, option: str) -> None:

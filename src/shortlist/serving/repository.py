@@ -14,31 +14,42 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shortlist.bundle import MANIFEST, Bundle
-from shortlist.errors import BundleError, ConfigError
+from shortlist.errors import ConfigError
 from shortlist.serving.gpu_models import FILTER, PLANS, RANKER, STEPS, gpu_models
-from shortlist.serving.model_config import ENGINES, Gpus, config_pbtxt, device_of, gpu_ensemble_pbtxt, plan_pbtxt
-from shortlist.serving.process import usable_cores
+from shortlist.serving.held import check_same, held_placement, holds, settled
+from shortlist.serving.model_config import (
+    Gpus,
+    config_pbtxt,
+    device_of,
+    gpu_ensemble_pbtxt,
+    gpus_of,
+    plan_pbtxt,
+    read_config,
+)
+from shortlist.serving.standing import check_standing, read_standing, standing_files
 from shortlist.serving.tensors import CASCADE, ENSEMBLE, STAGES
+from shortlist.stamp import settle
 
 if TYPE_CHECKING:
     from shortlist.serving.rivals import Builder
     from shortlist.serving.where import Where
 
 TARGETS = ("cpu", "gpu")
-GPU_INSTANCES = 2  # one computes while the other copies; each holds its own tables
 
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """How a repository for a GPU is made."""
+    """How a repository for a GPU is made; what is None stays as the repository has it, or is the default."""
 
     precisions: Mapping[str, str]
     builder: Builder | None  # of its plans; None leaves them to `shortlist serve`
-    memory: float | None = None  # bytes that it may take of each GPU
-    gpus: Gpus = field(default_factory=Gpus)
+    gpus: Gpus | None = None  # which, and over which the index is spread
+    memory: float | None = None  # bytes that may be taken of each
+    index: str | None = None  # kind of index
+    temp_memory: int | None = None  # MiB of each that FAISS may take to search
     tell: Callable[[str], None] = field(default=lambda _: None)
 
 
@@ -59,25 +70,38 @@ def build_repository(
     instances: int | None = None,
     stages: bool = False,
     gpu: GpuOptions | None = None,
+    eligible: Mapping[str, Any] | None = None,
 ) -> Path:
     """Put the bundle into the repository `out`; returns the version folder that serves it.
 
-    `instances` of each model are by default one per core, on each GPU two. `stages` adds the stage models and the
-    ensemble over them; a GPU's repository, for which `gpu` is needed, always has its own. A bundle that the newest
-    version already holds is not added again. Raises BundleError for a damaged bundle, ConfigError for a target or
-    folder that cannot be used, a disk that is full, or a GPU that is too small.
+    `instances` of each model are by default as the repository has them; in a new one, one per core, on each GPU two.
+    `stages` adds the stage models and the ensemble over them; a GPU's repository, for which `gpu` is needed, always has
+    its own. `eligible` is a predicate for every answer, by default that of the newest version; {} lifts it. A bundle
+    that the newest version already holds, with this predicate, is not added again. Raises BundleError for a damaged
+    bundle, ConfigError for a target or folder that cannot be used, options that differ from those of a version that is
+    there, a disk that is full, or a GPU that is too small.
     """
     if target not in TARGETS:
-        raise ConfigError(f"target = {target!r}: {' or '.join(TARGETS)} is allowed")
+        raise ConfigError(f"--target = {target!r}: {' or '.join(TARGETS)} is allowed")
     bundle = Bundle.open(bundle_path)
     _check_folder(out, target)
+    held = held_placement(out)
+    wanted = settled(instances, gpu if target == "gpu" else None, held)
+    newest = max(_numbers(out / CASCADE.name), default=0)
+    latest = out / CASCADE.name / str(newest)
+    standing = read_standing(latest)
+    eligible = standing if eligible is None else eligible
+    check_standing(bundle, eligible, target)
     if target == "gpu":
         assert gpu is not None
-        parts = _gpu_parts(bundle, gpu, instances or GPU_INSTANCES)
+        parts = _gpu_parts(bundle, gpu.precisions, *wanted)
     else:
-        parts = _cpu_parts(instances or usable_cores(), stages)
-    newest = max(_numbers(out / CASCADE.name), default=0)
-    number = str(newest if newest and _holds(out / CASCADE.name / str(newest), bundle, parts[0]) else newest + 1)
+        parts = _cpu_parts(wanted[0], stages)
+    parts[0] = replace(parts[0], files={**parts[0].files, **standing_files(eligible)})
+    same = newest and eligible == standing and holds(latest, bundle, parts[0].files)
+    number = str(newest if same else newest + 1)
+    if held and number == str(newest):
+        check_same(out, number, wanted, held)
     missing = [part for part in parts if not (out / part.name / number).exists()]
     try:
         _add(bundle, out, missing, number, gpu if target == "gpu" else None)
@@ -116,14 +140,13 @@ def _cpu_parts(instances: int, stages: bool) -> list[_Part]:
     ]
 
 
-def _gpu_parts(bundle: Bundle, gpu: GpuOptions, instances: int) -> list[_Part]:
+def _gpu_parts(bundle: Bundle, precisions: Mapping[str, str], instances: int, gpus: Gpus) -> list[_Part]:
     """`cascade` with the graphs of all plans, and the models for teams who call stages alone."""
     from shortlist.serving.plans import alone_profiles, first_graphs, graph_files, make_graphs
 
-    made = make_graphs(bundle, gpu.precisions)
-    files = {"model.py": model_source(CASCADE.name), **graph_files(made, gpu.precisions)}
+    made = make_graphs(bundle, precisions)
+    files = {"model.py": model_source(CASCADE.name), **graph_files(made, precisions)}
     graphs = first_graphs(made)
-    gpus = replace(gpu.gpus, memory=gpu.memory)
     parts = [_Part(CASCADE.name, config_pbtxt(CASCADE, instances, gpus), files)]
     models = gpu_models(graphs[FILTER], graphs[RANKER])
     profiles = alone_profiles(bundle)
@@ -163,10 +186,11 @@ def _finish(repository: Path, number: str, gpu: GpuOptions) -> None:
     from shortlist.serving.memory import check_memory
     from shortlist.serving.plans import complete
 
-    check_memory(repository, number, gpu.memory)
+    allowed = gpus_of(read_config(repository / CASCADE.name / "config.pbtxt")).memory
+    check_memory(repository, number, allowed)
     if gpu.builder:
         complete(repository, number, gpu.builder, gpu.tell)
-        check_memory(repository, number, gpu.memory)
+        check_memory(repository, number, allowed)
 
 
 def _write(part: _Part, version: Path, bundle: Bundle) -> None:
@@ -196,6 +220,7 @@ def _copy_bundle(bundle: Bundle, target: Path) -> None:
             os.link(bundle.path / name, target / name)
         except OSError:
             shutil.copyfile(bundle.path / name, target / name)
+    settle(target, [*bundle.files])  # so that what is verified here need not be verified by every server process
     Bundle.open(target)
 
 
@@ -217,30 +242,6 @@ def _check_folder(out: Path, target: str) -> None:
         raise ConfigError(
             f"--out = {out}: holds a repository for the target {held}; {target} needs a folder of its own"
         )
-
-
-def _holds(version: Path, bundle: Bundle, part: _Part) -> bool:
-    """Whether a version of `cascade` is whole, with the contents of `bundle` and the same graphs."""
-    try:
-        held = Bundle.open(version / "bundle")
-        same = _same_graphs(version, part.files)
-    except (BundleError, OSError, ValueError):
-        return False
-    return same and held.version == bundle.version and held.files == bundle.files
-
-
-def _same_graphs(version: Path, files: Mapping[str, bytes]) -> bool:
-    """Whether the graphs are the same, whichever of several precisions was chosen since; an upgrade changes none."""
-    from shortlist.serving.rivals import CHOSEN, FOLDER, asked
-
-    notes = f"{ENGINES}/{CHOSEN}"
-    if notes not in files:
-        return True
-    wanted = asked(files[notes])
-    changing = {"model.py", notes, *(f"{ENGINES}/{model}.onnx" for model in wanted.get(FOLDER, {}))}
-    return asked((version / notes).read_bytes()) == wanted and all(
-        (version / name).read_bytes() == content for name, content in files.items() if name not in changing
-    )
 
 
 def _numbers(model: Path) -> list[int]:

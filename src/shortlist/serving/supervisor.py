@@ -2,48 +2,39 @@
 
 Triton 2.51 neither restarts a Python stub that was killed nor says so in its readiness. So this watches the stub
 processes, sends a canary inference every second, and reloads the model or restarts the server. It also loads a newer
-version of a model as soon as its folder appears.
+version of a model as soon as its folder appears; one that does not load is refused, and the one before goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from shortlist.errors import ServerError
+from shortlist.errors import ServerError, ShortlistError
 from shortlist.serving.control import Control
-from shortlist.serving.model_config import PLAN
-from shortlist.serving.process import Address, TritonServer
-from shortlist.serving.tensors import CASCADE, ENSEMBLE
+from shortlist.serving.process import Address, TritonServer, is_dead, kill_all
+from shortlist.serving.status import Status, StatusFile
+from shortlist.serving.tensors import CASCADE
+from shortlist.serving.tls import ServerTls
 from shortlist.serving.triton import TritonInstall, find_triton
+from shortlist.serving.versions import Refused, check_repository, loadable, touch
+from shortlist.serving.watch import Watch, load_beside
 from shortlist.serving.where import Where
 
 _ALIVE_CODES = ("INVALID_ARGUMENT", "CANCELLED")  # a refusal proves that the stub executes
 _SLOW_CODES = ("DEADLINE_EXCEEDED", "UNKNOWN")
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How closely the supervisor looks, in seconds."""
-
-    every: float = 0.25
-    canary_every: float = 1.0
-    canary_timeout: float = 2.0
-    start_timeout: float = 60.0
-    max_backoff: float = 30.0
-
-
 @dataclass
 class _Loaded:
-    versions: frozenset[str]
+    version: str
     stubs: list[psutil.Process] = field(default_factory=list)
 
 
@@ -58,28 +49,39 @@ class Supervisor:
         models: Sequence[str] = (CASCADE.name,),
         instances: int | None = None,
         where: Where | None = None,
+        ready: Callable[[str], bool] = lambda _: True,
         install: TritonInstall | None = None,
         watch: Watch | None = None,
         on_log: Callable[[str], None] | None = None,
         on_event: Callable[[str], None] | None = None,
+        tls: ServerTls | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`instances` of each model: as the repository says when None. `where` overrides what it says of its device.
+        A new version waits until it is `ready` (a GPU's, for its plans).
 
-        `on_event` is told what the supervisor does.
+        `on_event` is told what the supervisor does; `environment` is for the server's processes.
         """
         self.repository = repository
         self.address = address or Address()
         self.models = tuple(models)
         self.instances = instances
         self.where = where
+        self._ready = ready
         self.watch = watch or Watch()
         self.restarts = 0
         self.reloads = 0
         self._tell = on_event or (lambda _: None)
         self._key = secrets.token_hex(16)
-        self._server = TritonServer(install or find_triton(), repository, self.address, self._key, on_log)
+        self._tls = tls
+        self._server = TritonServer(
+            install or find_triton(), repository, self.address, self._key, on_log, tls, environment
+        )
         self._control: Control | None = None
         self._loaded: dict[str, _Loaded] = {}
+        self._proven: set[Path] = set()  # version folders that were served: what fails now is not their fault
+        self._refused = Refused()
+        self._status_file = StatusFile(repository, self.address.grpc)
         self._answered: int | None = None  # requests answered at the last canary that got no answer
         self._next_canary = 0.0
         self._stopping = threading.Event()
@@ -104,7 +106,7 @@ class Supervisor:
         try:
             self._bring_up()
         except BaseException:
-            self._bring_down()
+            self.stop()
             raise
         self._thread.start()
 
@@ -117,6 +119,7 @@ class Supervisor:
                 self._server.kill()  # ends whatever repair it is waiting for
                 self._thread.join()
         self._bring_down()
+        self._status_file.remove()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until `stop` was called (True) or `timeout` seconds passed (False)."""
@@ -127,15 +130,16 @@ class Supervisor:
         if not self._server.alive:
             return self._restart(f"the server ended with exit code {self._server.exit_code}")
         for model, loaded in self._loaded.items():
-            if any(_is_dead(stub) for stub in loaded.stubs):
+            if any(is_dead(stub) for stub in loaded.stubs):
                 return self._reload(model, f"a process of {model} was killed")
         for model, loaded in self._loaded.items():
-            if _versions(self.repository / model) > loaded.versions:
-                return self._load(model, f"{model} has a new version")
+            if int(self._newest(model) or 0) > int(loaded.version):
+                return self._upgrade(model)
         if time.monotonic() >= self._next_canary:
             self._next_canary = time.monotonic() + self.watch.canary_every
             self._check_canary()
-        return None
+        missing = [model for model in self.models if model not in self._loaded]
+        return self._load_newest(missing[0]) if missing else None
 
     def _run(self) -> None:
         backoff = 0.5
@@ -143,14 +147,14 @@ class Supervisor:
             try:
                 self.check()
                 backoff = 0.5
-            except ServerError as error:
+            except ShortlistError as error:
                 self._tell(f"{error}; next try in {backoff:g} s")
                 self._stopping.wait(backoff)
                 backoff = min(2 * backoff, self.watch.max_backoff)
 
     def _check_canary(self) -> None:
         assert self._control is not None
-        if CASCADE.name not in self.models:
+        if CASCADE.name not in self._loaded:
             return
         code = self._control.canary(self.watch.canary_timeout)
         if code is None or code in _ALIVE_CODES:
@@ -161,6 +165,13 @@ class Supervisor:
             self._check_progress()
         else:
             self._reload(CASCADE.name, f"the canary failed ({code})")
+
+    def _answers(self) -> bool:
+        """Whether the canary is answered, or others were since the last look."""
+        assert self._control is not None
+        code = self._control.canary(self.watch.canary_timeout)
+        before, self._answered = self._answered, self._control.answered(CASCADE.name)
+        return code in (None, *_ALIVE_CODES) or (code in _SLOW_CODES and self._answered not in (None, before))
 
     def _check_progress(self) -> None:
         """After a canary without an answer: as long as others get answers, the server is busy, not dead."""
@@ -173,12 +184,13 @@ class Supervisor:
             self._next_canary = time.monotonic()
 
     def _bring_up(self) -> None:
+        tls = self._tls.supervisor() if self._tls else None
         self._server.start()
-        self._control = Control(self.address, self._key)
+        self._control = Control(self.address, self._key, tls)
         if not self._control.wait_until_live(lambda: self._server.alive, self.watch.start_timeout):
             raise ServerError(f"Triton did not start; its last words:\n{self._server.log_tail}")
         for model in self.models:
-            self._load(model)
+            self._load_newest(model)
         self._next_canary = time.monotonic() + self.watch.canary_every
 
     def _bring_down(self) -> None:
@@ -188,34 +200,84 @@ class Supervisor:
         self._loaded.clear()
         self._server.stop()
 
-    def _load(self, model: str, why: str | None = None) -> None:
+    def _newest(self, model: str) -> str | None:
+        """The newest version that is not refused; of a stage model, none newer than the cascade's."""
+        loaded = self._loaded.get(CASCADE.name)
+        limit = int(loaded.version) if loaded and model != CASCADE.name else float("inf")
+        folder = self.repository / model
+        allowed = [n for n in map(int, loadable(folder)) if n <= limit and folder / str(n) not in self._refused]
+        return next((str(n) for n in sorted(allowed, reverse=True) if self._ready(str(n))), None)
+
+    def _load_newest(self, model: str) -> None:
+        """Load the newest version that loads. Raises the first refusal where none does."""
+        first: ServerError | None = None
+        while version := self._newest(model):
+            try:
+                return self._load(model, version)
+            except ServerError as error:
+                if self.repository / model / version in self._proven:
+                    raise
+                self._refuse(model, version, error)
+                if not self._server.alive:
+                    raise
+                first = first or error
+        raise first or ServerError(f"{self.repository}: no version of {model!r} is left to load")
+
+    def _upgrade(self, model: str) -> None:
+        """Load a newer version beside the one that answers, which goes on if that fails."""
+        version, old = self._newest(model), self._loaded[model].version
+        assert version
+        self._tell(f"{model} has a new version, {version}: loading it")
+        started = time.monotonic()
+        try:
+            self._load(model, version, beside=True)
+        except ServerError as error:
+            self._refuse(model, version, error)
+            self._tell(f"{model} goes on with version {old}")
+        else:
+            self._tell(f"{model} serves version {version} in place of {old}, after {time.monotonic() - started:.1f} s")
+
+    def _refuse(self, model: str, version: str, error: ServerError) -> None:
+        """Never load this version again, unless its folder is replaced."""
+        self._refused.add(self.repository / model / version, str(error))
+        self._tell(f"{model} REFUSED version {version}: {error}")
+        self._say()
+
+    def _say(self, loading: str | None = None) -> None:
+        """Write the status file."""
+        loaded = self._loaded.get(CASCADE.name)
+        serving, refused = loaded.version if loaded else None, self._refused.of(self.repository / CASCADE.name)
+        self._status_file.write(Status(self.address.grpc, serving=serving, loading=loading, refused=refused))
+
+    def _load(self, model: str, version: str, beside: bool = False) -> None:
         """Load beside whatever runs, then switch; remembers which processes must stay alive from now on."""
         assert self._control is not None
-        if why:
-            self._tell(f"{why}: loading it")
+        self._say(loading=version)
         before = {stub.pid for stub in self._server.stubs()}
-        versions = _versions(self.repository / model)
-        try:
-            self._control.load(self.repository / model, self.instances, where=self.where)
-        finally:
-            self._loaded.setdefault(model, _Loaded(versions)).versions = versions
-        self._loaded[model] = _Loaded(versions, [s for s in self._server.stubs() if s.pid not in before])
+        repairs = {"restart": self.restarts, "reload": self.reloads}
+        folder = self.repository / model
+        load = partial(self._control.load, folder, version, self.instances, where=self.where, repairs=repairs)
+        if beside:
+            load_beside(load, self._answers, self._server.kill, self.watch)
+        else:
+            load()
+        self._loaded[model] = _Loaded(version, [s for s in self._server.stubs() if s.pid not in before])
+        self._proven.add(self.repository / model / version)
         self._answered = None
+        self._say()
 
     def _reload(self, model: str, why: str, hung: bool = False) -> None:
         """Fresh processes for a model. Living instances answer until the new ones are ready."""
         assert self._control is not None
         self.reloads += 1
-        started = time.monotonic()
-        for stub in self._loaded[model].stubs:
-            if hung or _is_dead(stub):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    stub.kill()  # hung or stopped, it would never leave by itself
-        self._loaded[model].stubs = []
+        started, loaded = time.monotonic(), self._loaded[model]
+        version, stubs, loaded.stubs = loaded.version, loaded.stubs, []
+        kill_all(stub for stub in stubs if hung or is_dead(stub))  # hung or stopped, one would never leave by itself
+        self._tell(f"{why}: loading it again")
         try:
-            if not _touch(self.repository / model):
+            if not touch(self.repository / model / version):
                 self._control.unload(model)
-            self._load(model, why)
+            self._load(model, version)
         except ServerError as error:
             self._restart(str(error))
             return
@@ -231,62 +293,7 @@ class Supervisor:
             self._control.close()
             self._control = None
         self._loaded.clear()
+        self._say()
         self._server.stop(drain=0.0)
         self._bring_up()
         self._tell(f"the server answers again after {time.monotonic() - started:.1f} s")
-
-
-def check_repository(repository: Path, models: Sequence[str]) -> None:
-    """Raise ServerError when a model to be served is not in the repository."""
-    for model in models:
-        folders = _folders(repository / model)
-        if not (repository / model / "config.pbtxt").is_file() or not folders:
-            raise ServerError(
-                f"{repository}: has no model {model!r} (config.pbtxt and a version folder); "
-                "make a repository with `shortlist export RUN --target cpu --out DIR`"
-            )
-        if unfinished := folders - _versions(repository / model):
-            folder = repository / model / max(unfinished, key=int)  # Triton would wait for its process forever
-            program = PLAN if (folder / "model.onnx").exists() else "model.py"
-            raise ServerError(f"{folder}: has no {program}; remove the folder, or export again into a new one")
-
-
-def _versions(model_folder: Path) -> frozenset[str]:
-    """Versions that can be loaded: a folder that is still being copied has no model yet; an ensemble needs none."""
-    folders = _folders(model_folder)
-    if model_folder.name == ENSEMBLE.name:
-        return folders
-    return frozenset(name for name in folders if _model_file(model_folder / name))
-
-
-def _model_file(version: Path) -> Path | None:
-    """What a version folder holds for Triton to load: model.py, or a plan."""
-    return next((path for path in (version / "model.py", version / PLAN) if path.is_file()), None)
-
-
-def _folders(model_folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(entry.name for entry in os.scandir(model_folder) if entry.name.isdecimal())
-    except OSError:
-        return frozenset()
-
-
-def _touch(model_folder: Path) -> bool:
-    """Make Triton see changed versions, so that loading starts new processes; False in a read-only repository.
-
-    A newer config.pbtxt alone is not enough: Triton then keeps the instances it has, dead ones included.
-    """
-    try:
-        for version in _versions(model_folder):
-            os.utime(_model_file(model_folder / version) or model_folder / version)
-    except OSError:
-        return False
-    return True
-
-
-def _is_dead(stub: psutil.Process) -> bool:
-    """Gone, a zombie, or stopped: it will not answer."""
-    try:
-        return stub.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD, psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return True
