@@ -103,3 +103,14 @@ def test_a_gpu_that_cannot_be_used_is_refused(run: Path, monkeypatch: pytest.Mon
 def test_auto_answers_from_the_cpu_where_there_is_no_gpu(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shortlist.devices.probe.what_is_missing", lambda *_: "there is no GPU")
     assert "user user-0: full" in shown(run, "--user", "user-0", "--device", "auto")
+
+
+@pytest.mark.parametrize("option", [("--device", "gpu"), ("--device", "cpu"), ("--engines", "plans")], ids=" ".join)
+def test_a_server_has_its_own_device(option: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{option[0]} = '{option[1]}': not allowed with --url"):
+        shown("--url", "localhost:1", *option)
+
+
+def test_plans_are_of_no_use_to_the_cpu(run: Path) -> None:
+    with pytest.raises(ConfigError, match="--engines = 'plans': allowed with --device gpu or auto"):
+        shown(run, "--engines", "plans")

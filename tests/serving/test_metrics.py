@@ -1,9 +1,25 @@
 """Counting in process, and what a flush hands to Triton."""
 
+import time
 from collections import Counter
 from typing import Any
 
-from shortlist.serving.metrics import BUCKETS, COUNTERS, STAGE_SECONDS, Flusher, Meter
+from shortlist.serving.metrics import (
+    BATCH_SIZE,
+    BUCKETS,
+    CACHE_ASKED,
+    CACHE_HITS,
+    COUNTERS,
+    CPU_SECONDS,
+    EFFORT,
+    PREDICATE_HITS,
+    PREDICATES_COMPILED,
+    REPAIRS,
+    REQUEST_SECONDS,
+    STAGE_SECONDS,
+    Flusher,
+    Meter,
+)
 
 
 class FakeFamily:
@@ -57,16 +73,50 @@ def test_items_and_seconds_add_up() -> None:
 def test_draining_starts_again_from_nothing() -> None:
     meter = Meter()
     meter.count("shortlist_errors_total", field="k")
+    meter.observe("rank", 0.001, 7, 7)
+    meter.executed(3, 0.001)
     meter.drain()
-    assert meter.drain() == {}
+    assert set(meter.drain().values()) == {0}
 
 
 def test_a_fallback_is_not_a_cold_start() -> None:
     meter = Meter()
-    meter.answered(Counter({"full": 3, "fallback": 2}), by_popularity=3)
+    meter.answered(Counter({("full", 1.0): 3, ("fallback", 0.25): 2}), by_popularity=3)
     increments = meter.drain()
     assert increments["shortlist_cold_start_total", ()] == 1
     assert increments["shortlist_requests_total", (("status", "fallback"),)] == 2
+
+
+def test_answers_are_counted_by_effort() -> None:
+    meter = Meter()
+    meter.answered(Counter({("full", 0.5): 3, ("no_rank", 0.5): 1, ("full", 1.0): 2}), by_popularity=0)
+    increments = meter.drain()
+    assert increments[EFFORT, (("share", "0.5"),)] == 4
+    assert increments[EFFORT, (("share", "1"),)] == 2
+
+
+def test_a_batch_counts_once_by_size_and_for_each_request_by_time() -> None:
+    meter = Meter()
+    meter.executed(5, 0.002)
+    increments = meter.drain()
+    assert increments[f"{BATCH_SIZE}_count", ()] == 1
+    assert increments[f"{BATCH_SIZE}_bucket", (("le", "4"),)] == 0
+    assert increments[f"{BATCH_SIZE}_bucket", (("le", "8"),)] == 1
+    assert increments[f"{REQUEST_SECONDS}_bucket", (("le", "0.0025"),)] == 5
+
+
+def test_a_total_is_followed_from_where_it_stood() -> None:
+    meter, total = Meter(), [100]
+    meter.follow(CACHE_HITS, lambda: total[0])
+    total[0] = 103
+    assert meter.drain()[CACHE_HITS, ()] == 3
+    assert meter.drain()[CACHE_HITS, ()] == 0
+
+
+def test_what_may_go_wrong_is_there_from_the_beginning() -> None:
+    increments = Meter(["k"]).drain()
+    assert increments["shortlist_requests_total", (("status", "fallback"),)] == 0
+    assert increments["shortlist_errors_total", (("field", "k"),)] == 0
 
 
 def test_stopping_hands_over_what_is_left() -> None:
@@ -76,6 +126,19 @@ def test_stopping_hands_over_what_is_left() -> None:
     meter.count("shortlist_errors_total", 2, field="k")
     flusher.stop()
     assert totals["shortlist_errors_total", ("field", "k")] == 2
+
+
+def test_a_thread_flushes_once_started() -> None:
+    totals: Counter[Any] = Counter()
+    meter = Meter()
+    flusher = Flusher(meter, lambda name, _: FakeFamily(name, totals), interval=0.01)
+    meter.count("shortlist_errors_total", 2, field="k")
+    flusher.start()
+    until = time.monotonic() + 10
+    while not totals["shortlist_errors_total", ("field", "k")] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert totals["shortlist_errors_total", ("field", "k")] == 2
+    flusher.stop()
 
 
 def test_flushes_add_up() -> None:
@@ -92,6 +155,8 @@ def test_flushes_add_up() -> None:
 def test_every_family_that_is_counted_is_declared() -> None:
     meter = Meter()
     meter.observe("rank", 0.001, 7, 7)
-    meter.answered(Counter({"full": 1}), by_popularity=1)
+    meter.answered(Counter({("full", 1.0): 1}), by_popularity=1)
     meter.count("shortlist_errors_total", field="k")
-    assert {family for family, _ in meter.drain()} == set(COUNTERS)
+    for family in (CACHE_ASKED, CACHE_HITS, CPU_SECONDS, PREDICATE_HITS, PREDICATES_COMPILED):
+        meter.follow(family, lambda: 0)
+    assert {family for family, _ in meter.drain()} == set(COUNTERS) - {REPAIRS}

@@ -33,8 +33,9 @@ def test_absent_parameters_leave_the_defaults() -> None:
 
 def test_every_field_arrives() -> None:
     parameters = {"k": 5, "diversity": 0.5, "context": '{"hour": 3}', "deadline_unix_us": 10**15, "trace": True}
+    parameters["eligible"] = '{"locale": ["de"]}'
     request = parse_request(ids(b"u"), ids(b"a", b"b"), ids(b"c"), json.dumps(parameters))
-    assert request == Request(b"u", (b"a", b"b"), (b"c",), 5, 0.5, {"hour": 3}, 10**15, True)
+    assert request == Request(b"u", (b"a", b"b"), (b"c",), 5, 0.5, {"hour": 3}, 10**15, True, {"locale": ["de"]})
 
 
 @pytest.mark.parametrize("value", [0.25, "0.25", "2.5e-1"])
@@ -78,9 +79,7 @@ def test_a_long_value_is_shortened_in_the_error() -> None:
     assert len(str(refused.value)) < 300
 
 
-@given(
-    st.dictionaries(st.sampled_from(["k", "diversity", "context", "deadline_unix_us", "trace", "other"]), JSON_VALUES)
-)
+@given(st.dictionaries(st.sampled_from([*PARAMETERS, "other"]), JSON_VALUES))
 def test_no_parameters_raise_anything_but_a_request_error(parameters: dict[str, Any]) -> None:
     with contextlib.suppress(RequestError):
         assert set(parse_parameters(json.dumps(parameters))) <= set(PARAMETERS)

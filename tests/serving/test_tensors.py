@@ -22,4 +22,4 @@ def test_outputs_are_what_clients_were_promised() -> None:
 
 
 def test_parameters_are_what_clients_were_promised() -> None:
-    assert set(PARAMETERS) == {"k", "diversity", "context", "deadline_unix_us", "trace"}
+    assert set(PARAMETERS) == {"k", "diversity", "context", "deadline_unix_us", "trace", "eligible", "traceparent"}

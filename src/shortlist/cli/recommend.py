@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shortlist.errors import RequestError
+from shortlist.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from shortlist.serving.client import Recommendation
+    from shortlist.serving.tls import Tls
     from shortlist.types import Request
 
 DEMO = Path("runs/demo")
@@ -33,9 +34,21 @@ def recommend(
     exclude: Annotated[list[str] | None, typer.Option(help="Item id never to return; repeat it.")] = None,
     diversity: Annotated[float | None, typer.Option(help="0 (relevance alone) to 1 (novelty alone).")] = None,
     context: Annotated[str | None, typer.Option(help="JSON object of context fields.")] = None,
+    eligible: Annotated[str | None, typer.Option(help="JSON object: what item attributes must be.")] = None,
     url: Annotated[str | None, typer.Option(help="host:port of a server to ask, instead of the run.")] = None,
-    device: Annotated[str, typer.Option(help="What the run is asked on: cpu, gpu or auto.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(help="What the run is asked on: cpu (the default), gpu or auto.")
+    ] = None,
     engines: Annotated[Path | None, typer.Option(help="Folder of TensorRT plans (cascade/1/engines).")] = None,
+    tls: Annotated[
+        bool, typer.Option(help="The server speaks TLS; its authority is one that the system trusts.")
+    ] = False,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM file of the authority that signed the server's.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Our own certificate, for a server that asks (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    tls_name: Annotated[
+        str | None, typer.Option(help="Name in the server's certificate, if not that of --url.")
+    ] = None,
     trace: Annotated[bool, typer.Option(help="Show each item's rank at every stage, and the times.")] = False,
 ) -> None:
     """Recommend items for one person and show them as a table.
@@ -44,9 +57,13 @@ def recommend(
     """
     from rich.console import Console
 
+    _check_where(url, device, engines)
     asked = {"k": k, "diversity": diversity, "trace": trace}
-    people = {"user_id": user, "history": history or (), "exclude": exclude or (), "context": _parsed(context)}
-    answer = _ask_server(url, **people, **asked) if url else _ask_run(run or DEMO, device, engines, **people, **asked)
+    asked |= {"context": _parsed("context", context), "eligible": _parsed("eligible", eligible)}
+    people = {"user_id": user, "history": history or (), "exclude": exclude or ()}
+    request = {**people, **asked}
+    secure = _tls(url, tls, tls_ca, tls_cert, tls_key, tls_name)
+    answer = _ask_server(url, secure, **request) if url else _ask_run(run or DEMO, device or "cpu", engines, **request)
     titles = item_titles(run or DEMO) if run or not url else {}
     console = Console()
     console.print(slate_table(answer, titles, f"user {user or '(anonymous)'}: {answer.status}"))
@@ -107,10 +124,30 @@ def survival(ranks: Mapping[str, int], slot: int) -> str:
     return ", ".join(reasons)
 
 
-def _ask_server(url: str, **request: Any) -> Recommendation:
+def _check_where(url: str | None, device: str | None, engines: Path | None) -> None:
+    """Raise ConfigError for options that would have no effect."""
+    given = f"--device = {device!r}" if device is not None else f"--engines = {str(engines)!r}"
+    if url is not None and (device is not None or engines is not None):
+        raise ConfigError(f"{given}: not allowed with --url, as a server has its own device; leave it out")
+    if engines is not None and device in (None, "cpu"):
+        raise ConfigError(f"--engines = {str(engines)!r}: allowed with --device gpu or auto alone; leave it out")
+
+
+def _tls(url: str | None, wanted: bool, *files: Any) -> Tls | None:
+    """What the options of TLS say. Raises ConfigError where they would have no effect."""
+    from shortlist.serving.tls import Tls
+
+    if not wanted and not any(files):
+        return None
+    if url is None:
+        raise ConfigError("--tls: allowed with --url alone, as a run is asked in process; leave it out")
+    return Tls(*files)
+
+
+def _ask_server(url: str, tls: Tls | None, **request: Any) -> Recommendation:
     from shortlist.serving.client import Client
 
-    with Client(url) as client:
+    with Client(url, tls=tls) as client:
         return client.recommend(**request)
 
 
@@ -131,7 +168,7 @@ def _ask_run(run: Path, device: Any, engines: Path | None, **request: Any) -> Re
     return Recommendation(tuple(Item(i.decode(), s, p) for i, s, p in shown), answer.status, answer.trace)
 
 
-def _request(user_id: str, history: Sequence[str], exclude: Sequence[str], context: Any, **options: Any) -> Request:
+def _request(user_id: str, history: Sequence[str], exclude: Sequence[str], **options: Any) -> Request:
     """Checked exactly as the server would."""
     import numpy as np
 
@@ -139,17 +176,17 @@ def _request(user_id: str, history: Sequence[str], exclude: Sequence[str], conte
 
     lists = ((user_id,), history, exclude)  # a terminal's bytes that are no UTF-8 come back as they were
     person, seen, banned = (np.array([[os.fsencode(i) for i in ids]], np.object_) for ids in lists)
-    given = {**options, "context": None if context is None else json.dumps(context)}
+    given = options | {name: json.dumps(options[name]) for name in ("context", "eligible") if options[name] is not None}
     return parse_request(
         person, seen, banned, json.dumps({name: value for name, value in given.items() if value is not None})
     )
 
 
-def _parsed(context: str | None) -> Any:
+def _parsed(option: str, text: str | None) -> Any:
     try:
-        return None if context is None else json.loads(context)
+        return None if text is None else json.loads(text)
     except ValueError as error:
-        raise RequestError(f"--context = {context!r}: it is not valid JSON ({error})") from error
+        raise RequestError(f"--{option} = {text!r}: it is not valid JSON ({error})") from error
 
 
 def item_titles(run: Path) -> dict[str, str]:

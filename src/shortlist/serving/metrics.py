@@ -3,7 +3,7 @@
 A call into Triton's metric API is a round trip between processes (20-85 µs), so the request's path only adds to a
 dictionary. Histograms are written as Prometheus lays them out on the wire (`_bucket`, `_sum`, `_count`, cumulative),
 made of counters: a flush costs the same whether one request or ten thousand came since the last one. Equal labels of
-several instances add up in Triton.
+several instances add up in Triton. What each metric means to who runs the server is in docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -12,102 +12,200 @@ import bisect
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from shortlist.types import FALLBACK
+from shortlist.types import FALLBACK, FULL, NO_FILTER, NO_RANK
 
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)  # seconds
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # requests of a batch
 STAGE_SECONDS = "shortlist_stage_duration_seconds"
+REQUEST_SECONDS = "shortlist_request_duration_seconds"
+BATCH_SIZE = "shortlist_batch_size"
+CANDIDATES_IN, CANDIDATES_OUT = "shortlist_candidates_in_total", "shortlist_candidates_out_total"
+REQUESTS, EFFORT = "shortlist_requests_total", "shortlist_answers_by_effort_total"
+COLD, ERRORS = "shortlist_cold_start_total", "shortlist_errors_total"
+CACHE_ASKED, CACHE_HITS = "shortlist_slate_cache_asked_total", "shortlist_slate_cache_hits_total"
+PREDICATE_HITS, PREDICATES_COMPILED = "shortlist_predicate_hits_total", "shortlist_predicates_compiled_total"
+CPU_SECONDS, REPAIRS = "shortlist_cpu_seconds_total", "shortlist_repairs_total"
 COUNTERS = {
     f"{STAGE_SECONDS}_bucket": "Batches whose stage took at most `le` seconds",
     f"{STAGE_SECONDS}_sum": "Seconds spent in a stage",
     f"{STAGE_SECONDS}_count": "Batches that went through a stage",
-    "shortlist_candidates_in_total": "Items that a stage was given",
-    "shortlist_candidates_out_total": "Items that a stage passed on",
-    "shortlist_requests_total": "Requests answered with a slate, by status",
-    "shortlist_cold_start_total": "Requests answered by popularity, for want of a history",
-    "shortlist_errors_total": "Requests refused, by the field that was wrong",
+    f"{REQUEST_SECONDS}_bucket": "Requests whose batch took at most `le` seconds in the model, its queue apart",
+    f"{REQUEST_SECONDS}_sum": "Seconds that batches took in the model, for each of their requests",
+    f"{REQUEST_SECONDS}_count": "Requests that went through the model",
+    f"{BATCH_SIZE}_bucket": "Batches of at most `le` requests",
+    f"{BATCH_SIZE}_sum": "Requests of all batches",
+    f"{BATCH_SIZE}_count": "Batches",
+    CANDIDATES_IN: "Items that a stage was given",
+    CANDIDATES_OUT: "Items that a stage passed on",
+    REQUESTS: "Requests answered with a slate, by status",
+    EFFORT: "Requests answered with a slate, by the share of the full effort that went into it",
+    COLD: "Requests answered by popularity, for want of a history",
+    ERRORS: "Requests refused, by the field that was wrong; `internal` for what failed unforeseen",
+    CACHE_ASKED: "Requests for which the slate cache was asked",
+    CACHE_HITS: "Requests that the slate cache answered",
+    PREDICATE_HITS: "Requests whose predicate was at hand as a bitmap",
+    PREDICATES_COMPILED: "Predicates that were made into bitmaps",
+    CPU_SECONDS: "CPU seconds of the processes that run cascade, since they were loaded",
+    REPAIRS: "What the supervisor did to keep the server answering: restarts of it, reloads of cascade",
 }
 Key = tuple[str, tuple[tuple[str, str], ...]]  # family, labels
+
+
+class _Histogram:
+    """What was added since the last drain."""
+
+    __slots__ = ("at", "bounds", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.total = 0.0
+        self.at = [0] * (len(bounds) + 1)
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.total += value * times
+        self.at[bisect.bisect_left(self.bounds, value)] += times
+
+    def increments(self, family: str, label: tuple[tuple[str, str], ...] = ()) -> dict[Key, float]:
+        found: dict[Key, float] = {(f"{family}_sum", label): self.total, (f"{family}_count", label): sum(self.at)}
+        below = 0
+        for bound, times in zip([*map(str, self.bounds), "+Inf"], self.at, strict=True):
+            below += times
+            found[f"{family}_bucket", (*label, ("le", bound))] = below
+        return found
+
+
+class _Stage:
+    """The same of one stage."""
+
+    __slots__ = ("items_in", "items_out", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = _Histogram(BUCKETS)
+        self.items_in = self.items_out = 0
 
 
 class Meter:
     """Counts since the last flush. `observe` has the signature of the cascade's observer."""
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Iterable[str] = ()) -> None:
+        """Errors of each of `fields` are counted from 0, so that the first one shows as a rise."""
         self._lock = threading.Lock()
         self._counts: Counter[Key] = Counter()
-        self._stages: dict[str, list[float]] = {}  # stage -> [seconds, in, out, batches at each bucket …]
+        self._stages: dict[str, _Stage] = {}
+        self._sizes, self._seconds = _Histogram(SIZES), _Histogram(BUCKETS)
+        self._followed: dict[Key, tuple[Callable[[], float], float]] = {}  # what says a total, and what it said last
+        for status in (FULL, NO_RANK, NO_FILTER, FALLBACK):
+            self.count(REQUESTS, 0, status=status)
+        for field in fields:
+            self.count(ERRORS, 0, field=field)
+        self.count(COLD, 0)
 
     def observe(self, stage: str, seconds: float, items_in: int, items_out: int) -> None:
         """Take in one stage of one batch."""
         with self._lock:
-            row = self._stages.get(stage)
-            if row is None:
-                row = self._stages[stage] = [0.0] * (len(BUCKETS) + 4)
-            row[0] += seconds
-            row[1] += items_in
-            row[2] += items_out
-            row[3 + bisect.bisect_left(BUCKETS, seconds)] += 1
+            found = self._stages.get(stage)
+            if found is None:
+                found = self._stages[stage] = _Stage()
+            found.seconds.add(seconds)
+            found.items_in += items_in
+            found.items_out += items_out
 
     def count(self, family: str, amount: int = 1, **labels: str) -> None:
         """Add `amount` to one counter."""
         with self._lock:
             self._counts[family, tuple(labels.items())] += amount
 
-    def answered(self, statuses: Counter[str], by_popularity: int) -> None:
-        """Take in the slates of one batch: how many of each status, and how many popularity answered."""
-        for status, amount in statuses.items():
-            self.count("shortlist_requests_total", amount, status=status)
-        if cold := by_popularity - statuses[FALLBACK]:
-            self.count("shortlist_cold_start_total", cold)
+    def follow(self, family: str, total: Callable[[], float], **labels: str) -> None:
+        """At each flush, add to a counter by how much `total()` has grown since now."""
+        self._followed[family, tuple(labels.items())] = (total, total())
+
+    def executed(self, requests: int, seconds: float) -> None:
+        """Take in one batch of the model: its size, and the time that each of its requests took with it."""
+        with self._lock:
+            self._sizes.add(requests)
+            self._seconds.add(seconds, requests)
+
+    def answered(self, slates: Counter[tuple[str, float]], by_popularity: int) -> None:
+        """Take in the slates of one batch: how many of each status and effort, and how many popularity answered."""
+        cold = by_popularity
+        with self._lock:
+            for (status, share), amount in slates.items():
+                self._counts[REQUESTS, (("status", status),)] += amount
+                self._counts[EFFORT, (("share", f"{share:g}"),)] += amount
+                cold -= amount if status == FALLBACK else 0
+        if cold:
+            self.count(COLD, cold)
 
     def drain(self) -> dict[Key, float]:
         """Everything counted since the last drain, as increments of Triton counters."""
         with self._lock:
             increments: dict[Key, float] = dict(self._counts)
             stages, self._stages, self._counts = self._stages, {}, Counter()
-        for stage, (seconds, items_in, items_out, *at_bucket) in stages.items():
+            sizes, self._sizes = self._sizes, _Histogram(SIZES)
+            seconds, self._seconds = self._seconds, _Histogram(BUCKETS)
+        for stage, of in stages.items():
             label = (("stage", stage),)
-            increments[f"{STAGE_SECONDS}_sum", label] = seconds
-            increments[f"{STAGE_SECONDS}_count", label] = sum(at_bucket)
-            increments["shortlist_candidates_in_total", label] = items_in
-            increments["shortlist_candidates_out_total", label] = items_out
-            below = 0.0
-            for bound, batches in zip([*map(str, BUCKETS), "+Inf"], at_bucket, strict=True):
-                below += batches
-                increments[f"{STAGE_SECONDS}_bucket", (*label, ("le", bound))] = below
+            increments |= of.seconds.increments(STAGE_SECONDS, label)
+            increments[CANDIDATES_IN, label] = of.items_in
+            increments[CANDIDATES_OUT, label] = of.items_out
+        increments |= sizes.increments(BATCH_SIZE) | seconds.increments(REQUEST_SECONDS)
+        for key, (total, last) in list(self._followed.items()):
+            now = total()
+            self._followed[key] = (total, now)
+            increments[key] = now - last
         return increments
 
 
 class Flusher:
-    """The thread that carries a Meter's counts into Triton once every `interval` seconds."""
+    """Carries a Meter's counts into Triton, from a thread, once every `interval` seconds."""
 
-    def __init__(self, meter: Meter, make_family: Callable[[str, str], Any], interval: float = 1.0) -> None:
-        """`make_family(name, help)` gives a pb_utils.MetricFamily of kind COUNTER."""
+    def __init__(
+        self,
+        meter: Meter,
+        make_family: Callable[[str, str], Any],
+        interval: float = 1.0,
+        gauges: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`make_family(name, help)` gives a pb_utils.MetricFamily of kind COUNTER; `gauges` sets what is no counter."""
         self.meter = meter
         self._families = {name: make_family(name, text) for name, text in COUNTERS.items()}
         self._metrics: dict[Key, Any] = {}
         self._interval = interval
+        self._gauges = gauges
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="shortlist-metrics", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Flush from now on. To be called by the first request: Triton 2.51 can wait for ever for an instance that
+        initializes while another of its threads calls Triton.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="shortlist-metrics", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Flush once more and end the thread."""
         self._stopped.set()
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         self.flush()
 
     def flush(self) -> None:
         """Hand over what was counted since the last flush."""
         for key, amount in self.meter.drain().items():
-            if key not in self._metrics:
-                family, labels = key
-                self._metrics[key] = self._families[family].Metric(labels=dict(labels))
+            metric = self.metric(*key)
             if amount:
-                self._metrics[key].increment(amount)
+                metric.increment(amount)
+        self._gauges()
+
+    def metric(self, family: str, labels: tuple[tuple[str, str], ...]) -> Any:
+        """One counter in Triton, which is there, at 0, from the first call on."""
+        if (family, labels) not in self._metrics:
+            self._metrics[family, labels] = self._families[family].Metric(labels=dict(labels))
+        return self._metrics[family, labels]
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):

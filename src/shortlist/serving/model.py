@@ -5,7 +5,11 @@ The whole batch of one `execute` goes through the cascade together; a bad reques
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +22,22 @@ from shortlist.cascade import Cascade
 from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
 from shortlist.serving.guard import answer_each
-from shortlist.serving.metrics import Flusher, Meter
-from shortlist.serving.model_config import DEVICE, ENGINES, placement
-from shortlist.serving.parse import field_of, parse_request
+from shortlist.serving.logs import INTERNAL, SLOW_MS, RequestLog
+from shortlist.serving.metrics import (
+    CACHE_ASKED,
+    CACHE_HITS,
+    CPU_SECONDS,
+    ERRORS,
+    PREDICATE_HITS,
+    PREDICATES_COMPILED,
+    REPAIRS,
+    Flusher,
+    Meter,
+)
+from shortlist.serving.model_config import DEVICE, ENGINES, placement, repairs_of
+from shortlist.serving.parse import FIELDS, OTHER, field_of, parse_request
+from shortlist.serving.standing import read_standing
+from shortlist.serving.string_tensors import install
 from shortlist.serving.tensors import (
     CANARY,
     DEADLINE,
@@ -32,6 +49,8 @@ from shortlist.serving.tensors import (
     TRACE,
     Tensor,
 )
+from shortlist.serving.tracing import Told, spans_from
+from shortlist.slates import SlateCache
 from shortlist.types import Request, Slate
 
 
@@ -40,46 +59,114 @@ class CascadeModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load and warm up the bundle that lies beside model.py, on the device that the configuration names."""
+        install(pb_utils)
         bundle, wanted = bundle_folder(args), wanted_device(args)
         device = choose_device(wanted, bundle.parent / ENGINES, placement(args))
         if device.note:
             pb_utils.Logger.log_warn(f"cascade runs on the CPU: {device.note}")
-        self.cascade = Cascade.load(bundle, device=device)
-        self.gauge = device_gauge(device.name, wanted)
+        self.cascade = Cascade.load(bundle, device=device, eligible=read_standing(bundle.parent))
         self.cascade.warm_up()
-        self.meter = Meter()
-        self.flusher = Flusher(self.meter, counter_family)
+        version = {"version": args["model_version"], "bundle": self.cascade.version}
+        self.gauges = (
+            gauge("shortlist_device", "1 for the device that cascade runs on", device=device.name, wanted=wanted),
+            gauge("shortlist_version", "1 for the version of cascade that is loaded, 0 for one that was", **version),
+        )
+        config = self.cascade.config
+        self.cascade.costs.batch_seconds = config.batch_ms / 1e3
+        self.slates = SlateCache(self.cascade.recommend, 0 if config.exploration else config.cached_slates)
+        self._answered, self._batch = time.time_ns(), 1  # when the last batch was done, and its size
         self._by_popularity = 0
+        self._stages: list[Told] = []  # of the batch that runs
+        self._watch(args)
+        gc.freeze()  # what is loaded stays: no collection needs to look through it, which takes tens of milliseconds
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response for each request, in order."""
+        begun = time.time_ns()
+        self.flusher.start()
+        self.cascade.costs.way_back.observe((begun - self._answered) / 1e9, self._batch, len(requests))
         counted = not (len(requests) == 1 and requests[0].request_id() == CANARY)
         self.cascade.observer = self._observe if counted else None
         parsed = [read(request) for request in requests]
         valid = [request for request in parsed if isinstance(request, Request)]
-        answers = iter(answer_each(self.cascade.recommend, valid, pb_utils.Logger.log_error))
+        answers = iter(answer_each(self.slates.recommend, valid))
         outcomes = [next(answers) if isinstance(request, Request) else request for request in parsed]
         if counted:
-            self._count(outcomes)
+            self._report(requests, parsed, outcomes, begun)
+        self._answered, self._batch = time.time_ns(), len(requests)
         return [respond(outcome) for outcome in outcomes]
 
     def finalize(self) -> None:
-        """Hand over the last counts."""
+        """Hand over what is left. Nothing is taken apart: that would delete Triton's metrics.
+
+        Triton 2.51 deletes a metric also from under the next version that has one of the same labels, which then writes
+        to freed memory; and a Python process that ends with metrics crashes where they are deleted.
+        """
         self.flusher.stop()
+        for _, metric in self.gauges:
+            metric.set(0)  # instances of the same labels that stay set it again
+        if self.spans:
+            self.spans.close()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
+    def _watch(self, args: dict[str, str]) -> None:
+        """Start metrics, logs and spans of this instance."""
+        process = args["model_instance_name"]
+        self.log = RequestLog(process, float(os.environ.get(SLOW_MS, "inf")) / 1e3)
+        self.spans = spans_from(os.environ, {"service.instance.id": process, "service.version": self.cascade.version})
+        self.meter = Meter([*FIELDS, OTHER, INTERNAL])
+        self.meter.follow(CACHE_ASKED, lambda: self.slates.asked)
+        self.meter.follow(CACHE_HITS, lambda: self.slates.hits)
+        self.meter.follow(PREDICATE_HITS, lambda: self.cascade.eligibility.hits)
+        self.meter.follow(PREDICATES_COMPILED, lambda: self.cascade.eligibility.compiled)
+        self.meter.follow(CPU_SECONDS, time.process_time)
+        text = "Resident memory of a process that runs cascade; shared pages of the bundle are part of each"
+        memory = gauge("shortlist_resident_memory_bytes", text, process=process)
+
+        def set_gauges() -> None:
+            memory[1].set(resident_bytes())
+            for _, metric in self.gauges:
+                metric.set(1)
+
+        self.flusher = Flusher(self.meter, counter_family, gauges=set_gauges)
+        if process.endswith("_0_0"):  # one instance speaks for the supervisor
+            for kind, times in repairs_of(args).items():
+                metric = self.flusher.metric(REPAIRS, (("kind", kind),))
+                metric.increment(max(0, times - metric.value()))
 
     def _observe(self, stage: str, seconds: float, items_in: int, items_out: int) -> None:
         self.meter.observe(stage, seconds, items_in, items_out)
+        self._stages.append((time.time_ns(), stage, seconds, items_in, items_out))
         if stage == "popularity":
             self._by_popularity += items_in // self.cascade.popularity.rows.shape[1]
 
-    def _count(self, outcomes: Sequence[Slate | ShortlistError]) -> None:
+    def _report(
+        self,
+        requests: Sequence[Any],
+        parsed: Sequence[Request | ShortlistError],
+        outcomes: Sequence[Slate | ShortlistError],
+        begun: int,
+    ) -> None:
+        """Tell metrics, logs and spans of one batch that began at `begun`, ns since 1970."""
+        ended = time.time_ns()
+        seconds = (ended - begun) / 1e9
+        stages, self._stages = self._stages, []
+        self._count(requests, outcomes, seconds)
+        if seconds > self.log.slow_seconds:
+            self.log.slow([r.request_id() for r in requests], seconds, {stage: taken for _, stage, taken, *_ in stages})
+        if self.spans:
+            together = zip(parsed, requests, outcomes, strict=True)
+            asked = [(p, r.request_id(), o) for p, r, o in together if isinstance(p, Request)]
+            self.spans.batch(asked, (begun, ended), stages)
+
+    def _count(self, requests: Sequence[Any], outcomes: Sequence[Slate | ShortlistError], seconds: float) -> None:
         by_popularity, self._by_popularity = self._by_popularity, 0
-        self.meter.answered(Counter(o.status for o in outcomes if isinstance(o, Slate)), by_popularity)
-        for outcome in outcomes:
-            if isinstance(outcome, DeadlineError):
-                self.meter.count("shortlist_errors_total", field=DEADLINE.name)
-            elif isinstance(outcome, RequestError):
-                self.meter.count("shortlist_errors_total", field=field_of(outcome))
+        self.meter.executed(len(outcomes), seconds)
+        self.meter.answered(Counter((o.status, o.share) for o in outcomes if isinstance(o, Slate)), by_popularity)
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if not isinstance(outcome, Slate):
+                self.meter.count(ERRORS, field=field_that_failed(outcome))
+                self.log.failed(request.request_id(), outcome)
 
 
 def bundle_folder(args: dict[str, str]) -> Path:
@@ -93,14 +180,24 @@ def wanted_device(args: dict[str, str]) -> Any:
     return parameters.get(DEVICE, {}).get("string_value", "cpu")
 
 
-def device_gauge(device: str, wanted: str) -> Any:
-    """A gauge on Triton's metrics endpoint that tells what was wanted, and what it came to."""
-    family = pb_utils.MetricFamily(
-        name="shortlist_device", description="1 for the device that cascade runs on", kind=pb_utils.MetricFamily.GAUGE
-    )
-    metric = family.Metric(labels={"device": device, "wanted": wanted})
+def field_that_failed(error: ShortlistError) -> str:
+    """What an error is counted under."""
+    if isinstance(error, DeadlineError):
+        return DEADLINE.name
+    return field_of(error) if isinstance(error, RequestError) else INTERNAL
+
+
+def resident_bytes() -> int:
+    """Memory that this process has in RAM, shared pages included."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def gauge(name: str, text: str, **labels: str) -> Any:
+    """A gauge of 1 on Triton's metrics endpoint, for what its labels say; 0 once no instance has it any more."""
+    family = pb_utils.MetricFamily(name=name, description=text, kind=pb_utils.MetricFamily.GAUGE)
+    metric = family.Metric(labels=labels)
     metric.set(1)
-    return family, metric  # both end with their last reference
+    return family, metric
 
 
 def counter_family(name: str, text: str) -> Any:
@@ -110,7 +207,8 @@ def counter_family(name: str, text: str) -> Any:
 
 def read(request: Any) -> Request | RequestError:
     """The parsed request, or the error to answer it with."""
-    user_id, history, exclude = (tensor_of(request, spec) for spec in INPUTS)
+    given = {tensor.name(): tensor for tensor in request.inputs()}
+    user_id, history, exclude = (given[spec.name].as_numpy() for spec in INPUTS)
     try:
         return parse_request(user_id, history, exclude, parameters_of(request))
     except RequestError as error:

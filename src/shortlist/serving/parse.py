@@ -1,13 +1,14 @@
 """From the tensors and parameters of one Triton request to a valid `types.Request`.
 
-Every check of the request's form is here; whether a context fits the bundle, and whether a deadline has passed, is for
-the cascade to say. A RequestError begins with the field's name, so that errors can be counted by field.
+Every check of the request's form is here; whether a context or a predicate fits the bundle, and whether a deadline has
+passed, is for the cascade to say. A RequestError begins with the field's name, so that errors can be counted by field.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from shortlist.serving.tensors import (
     CONTEXT,
     DEADLINE,
     DIVERSITY,
+    ELIGIBLE,
     INPUTS,
     MAX_CONTEXT_BYTES,
     MAX_CONTEXT_DEPTH,
@@ -26,13 +28,18 @@ from shortlist.serving.tensors import (
     MAX_LIST,
     PARAMETERS,
     TRACE_WANTED,
+    TRACEPARENT,
     K,
     Parameter,
 )
 from shortlist.types import Request
 
 Ids = NDArray[np.object_]
+_TRACE_CONTEXT = re.compile(  # any version but ff, whatever later ones append; neither id is all zeros
+    "(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.{0,200})?"
+)
 FIELDS = frozenset([*(t.name for t in INPUTS), *PARAMETERS])
+OTHER = "other"  # stands for a field that is none of ours, which keeps metric labels few
 
 
 def parse_request(user_id: Ids, history: Ids, exclude: Ids, parameters: str) -> Request:
@@ -74,9 +81,9 @@ def parse_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def field_of(error: RequestError) -> str:
-    """The request's field that `error` is about; `other` when it names none (keeps metric labels few)."""
+    """The request's field that `error` is about; OTHER when it names none."""
     name = str(error).partition(" ")[0].partition(".")[0]
-    return name if name in FIELDS else "other"
+    return name if name in FIELDS else OTHER
 
 
 def _ids(name: str, tensor: Ids) -> tuple[bytes, ...]:
@@ -132,25 +139,31 @@ def _bool(value: Any, spec: Parameter) -> bool:
     return value
 
 
-def _context(value: Any, spec: Parameter) -> Mapping[str, Any]:
+def _trace_context(value: Any, spec: Parameter) -> str:
+    if not isinstance(value, str) or not _TRACE_CONTEXT.fullmatch(value):
+        raise _not_allowed(spec, value)
+    return value
+
+
+def _json_object(value: Any, spec: Parameter) -> Mapping[str, Any]:
     if not isinstance(value, str):
         raise _not_allowed(spec, value)
     try:
         size = len(value.encode())
         if size > MAX_CONTEXT_BYTES:
             raise _refused(spec.name, value, f"at most {MAX_CONTEXT_BYTES} bytes are allowed, this has {size}")
-        context = json.loads(value, parse_constant=_refuse_constant)
+        found = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise _refused(
             spec.name, value, f"it is not valid JSON ({type(error).__name__}); {spec.allowed} is allowed"
         ) from None
-    if not isinstance(context, dict):
+    if not isinstance(found, dict):
         raise _not_allowed(spec, value)
-    if not _is_unicode(json.dumps(context, ensure_ascii=False)):
+    if not _is_unicode(json.dumps(found, ensure_ascii=False)):
         raise _refused(spec.name, value, "half of a surrogate pair is no character; valid Unicode is allowed")
-    if _deeper_than(context, MAX_CONTEXT_DEPTH):
+    if _deeper_than(found, MAX_CONTEXT_DEPTH):
         raise _refused(spec.name, value, f"it is nested too deep; at most {MAX_CONTEXT_DEPTH} levels are allowed")
-    return context
+    return found
 
 
 def _refuse_constant(name: str) -> None:
@@ -173,9 +186,11 @@ def _reader(convert: Callable[[Any, Parameter], Any], spec: Parameter) -> Callab
 _READERS: dict[str, Callable[[Any], Any]] = {
     K.name: _reader(_int, K),
     DIVERSITY.name: _reader(_number, DIVERSITY),
-    CONTEXT.name: _reader(_context, CONTEXT),
+    CONTEXT.name: _reader(_json_object, CONTEXT),
     DEADLINE.name: _reader(_int, DEADLINE),
     TRACE_WANTED.name: _reader(_bool, TRACE_WANTED),
+    TRACEPARENT.name: _reader(_trace_context, TRACEPARENT),
+    ELIGIBLE.name: _reader(_json_object, ELIGIBLE),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from shortlist.types import MAX_K
 
 DataType = Literal["BYTES", "FP16", "FP32", "INT8", "INT32", "INT64", "UINT8"]
-ParameterKind = Literal["int", "number", "bool", "json"]
+ParameterKind = Literal["int", "number", "bool", "json", "string"]
 
 MAX_ID_BYTES = 256
 MAX_LIST = 10_000
@@ -71,7 +71,9 @@ DIVERSITY = Parameter("diversity", "number", "a number from 0 to 1 (double, or s
 CONTEXT = Parameter("context", "json", f"a string, a JSON object of at most {MAX_CONTEXT_BYTES} bytes")
 DEADLINE = Parameter("deadline_unix_us", "int", "a positive int, microseconds since 1970 UTC", 1, MAX_UNIX_US)
 TRACE_WANTED = Parameter("trace", "bool", "a bool")
-PARAMETERS = {p.name: p for p in (K, DIVERSITY, CONTEXT, DEADLINE, TRACE_WANTED)}
+ELIGIBLE = Parameter("eligible", "json", f"a string, a JSON object of at most {MAX_CONTEXT_BYTES} bytes")
+TRACEPARENT = Parameter("traceparent", "string", "a W3C trace context, such as 00-<32 hex>-<16 hex>-01,")
+PARAMETERS = {p.name: p for p in (K, DIVERSITY, CONTEXT, DEADLINE, TRACE_WANTED, ELIGIBLE, TRACEPARENT)}
 
 CASCADE = Model("cascade", INPUTS, OUTPUTS)
 

@@ -51,18 +51,21 @@ class TritonInstall:
         The stub runs isolated (it ignores PYTHONPATH and its kin) and finds site-packages through the first `python3`
         on PATH, so this interpreter's folder comes first.
         """
-        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
-        threads = dict.fromkeys(
-            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-        )
+        inherited = one_thread_each()
+        inherited.pop("PYTHONHOME", None)
         return {
             **inherited,
-            **threads,
             "ORT_DISABLE_TELEMETRY": "1",
             "PATH": _joined([Path(sys.executable).parent], inherited.get("PATH")),
             "LD_LIBRARY_PATH": _joined(self.library_path, inherited.get("LD_LIBRARY_PATH")),
             "NUMBA_CACHE_DIR": inherited.get("NUMBA_CACHE_DIR") or str(default_cache() / "numba"),
         }
+
+
+def one_thread_each() -> dict[str, str]:
+    """This process's environment, with one thread for each numerical library: there is a process for each core."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, "1")}
 
 
 def find_triton(cache: Path | None = None) -> TritonInstall:
