@@ -49,6 +49,56 @@ def kernels(
 
 
 @app.command()
+def serving(
+    bundle: Annotated[Path, typer.Option(help="Folder of a trained run, or of a bundle.")] = Path("runs/demo"),
+    items: Annotated[int | None, typer.Option(min=1000, help="Grow the bundle to so many items first.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every case once, in random order.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.2, help="How long a case runs in a round.")] = 2.0,
+    growth: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two more bundles, a small and a large one: how cost grows.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    """Time the cascade on Triton against its stages in process, FastAPI, the ensemble and LitServe.
+
+    All run at the same time, so a bundle is in memory several times over where it is not memory-mapped. The machine
+    should do nothing else.
+
+    Example: shortlist bench serving --bundle build/million --growth build/100k build/10m --json
+    """
+    import tempfile
+    from importlib.util import find_spec
+
+    from rich.console import Console
+
+    from shortlist.errors import MissingExtraError
+    from shortlist.serving.benchmark.grow import grow as grow_bundle
+    from shortlist.serving.benchmark.report import summarise, tables
+    from shortlist.serving.benchmark.run import run
+    from shortlist.serving.repository import find_bundle
+
+    for package in ("fastapi", "litserve", "msgspec", "uvicorn", "uvloop"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "peers")
+    with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
+        measured = find_bundle(bundle)
+        if items:
+            measured = Path(folder) / "bundle"
+            grow_bundle(find_bundle(bundle), measured, items, users=max(1000, items // 5))
+        found = run(measured, rounds, seconds, growth or (), lambda line: typer.echo(line, err=True))
+    report = summarise(found, rounds)
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(content)
+        return
+    for shown in tables(report):
+        Console().print(shown)
+
+
+@app.command()
 def students(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.", exists=True, file_okay=False)],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each times every filter once, in random order.")] = 100,
@@ -73,3 +123,76 @@ def students(
         typer.echo(content)
     else:
         Console().print(table(report))
+
+
+@app.command()
+def effort(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.", exists=True, file_okay=False)],
+    requests: Annotated[int, typer.Option(min=1, help="Most validation and test requests each.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the curve into this PNG.")] = None,
+) -> None:
+    """Measure what fewer cells, candidates and ranked items cost in NDCG, and save in CPU time.
+
+    Example: shortlist bench effort runs/demo --plot effort.png
+    """
+    from rich.console import Console
+
+    from shortlist.evaluation import effort as curve
+
+    report = curve.effort_curve(run, requests=requests, show_progress=True)
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if plot:
+        curve.plot(report, plot)
+    if as_json:
+        typer.echo(content)
+    else:
+        Console().print(curve.table(report))
+
+
+@app.command()
+def eligibility(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle (or of a run) of many items, as `grow` makes.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each times every predicate once, in random order.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    """Measure retrieval's recall and CPU time by the share of the items that a predicate leaves.
+
+    Example: shortlist bench eligibility build/million
+    """
+    from rich.console import Console
+
+    from shortlist.serving.benchmark.eligibility import bench_eligibility, table
+    from shortlist.serving.repository import find_bundle
+
+    report = bench_eligibility(find_bundle(bundle), rounds)
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(content)
+    else:
+        Console().print(table(report))
+
+
+@app.command()
+def grow(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained run, or of its bundle.")],
+    items: Annotated[int, typer.Option(min=1, help="Items of the new catalogue.")],
+    users: Annotated[int, typer.Option(min=1, help="People with a stored history, some of them empty.")],
+    out: Annotated[Path, typer.Option(help="Where the bundle goes; one that is there is replaced.")],
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+) -> None:
+    """Make a bundle of many items from a small trained one, to measure serving with: its slates mean nothing.
+
+    Example: shortlist bench grow runs/demo --items 1000000 --users 200000 --out build/million
+    """
+    from shortlist.serving.benchmark.grow import grow as grow_bundle
+    from shortlist.serving.repository import find_bundle
+
+    grow_bundle(find_bundle(bundle), out, items, users, seed)
+    typer.echo(f"{out}: {items} items, {users} users, for benchmarks only")
