@@ -37,7 +37,16 @@ BAD_PARAMETERS: dict[
     "deadline a double": ("deadline_unix_us", 1.5e15, "positive int"),
     "trace a string": ("trace", "yes", "a bool"),
     "trace an int": ("trace", 1, "a bool"),
-    "unknown parameter": ("kk", 10, "allowed are k, diversity, context, deadline_unix_us, trace"),
+    "traceparent of another form": ("traceparent", "0af7651916cd43dd", "W3C trace context"),
+    "traceparent all zeros": ("traceparent", f"00-{'0' * 32}-b7ad6b7169203331-01", "W3C trace context"),
+    "traceparent an int": ("traceparent", 1, "W3C trace context"),
+    "eligible not JSON": ("eligible", "{locale: de}", "JSON"),
+    "eligible a list": ("eligible", "[1]", "JSON object"),
+    "eligible an int": ("eligible", 1, "a string"),
+    "eligible with infinity": ("eligible", '{"price": {"max": Infinity}}', "JSON"),
+    "eligible too deep": ("eligible", '{"price": {"any": [[[1]]]}}', "at most 4 levels"),
+    "eligible too large": ("eligible", json.dumps({"locale": ["x" * 5000]}), "at most 4096 bytes"),
+    "unknown parameter": ("kk", 10, "allowed are k, diversity, context, deadline_unix_us, trace, eligible"),
     "a tensor's name": ("user_id", "42", "allowed are k"),
 }
 

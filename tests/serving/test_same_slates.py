@@ -20,7 +20,7 @@ def test_200_users_get_the_same_slates(planted_run: Path, tmp_path: Path) -> Non
     users = [f"user{u}" for u in range(200)]
     expected = Cascade.load(planted_run / "bundle").recommend([Request(user_id=u.encode()) for u in users])
     address = free_address()
-    with Supervisor(tmp_path / "repository", address), Client(address.grpc) as client:
+    with Supervisor(tmp_path / "repository", address, instances=1), Client(address.grpc) as client:
         for user, slate in zip(users, expected, strict=True):
             answer = client.recommend(user)
             assert isinstance(slate, Slate)
