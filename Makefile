@@ -8,17 +8,28 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 RUN ?= runs/demo
 REPOSITORY ?= build/demo
 ONCE ?=
+DATA ?= data/million
+ITEMS ?= 1000000
+BENCH_ITEMS ?= 100000
+WORKLOAD ?= steady
+DURATION ?= 60
+CLIENTS ?= 32
+DEADLINE ?= 0
+URL ?=
+METRICS ?=
+WEB ?=
+USERS ?= 200000
 
 # Threads that wait should sleep: spinning ones take the CPU from whatever else the machine does.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-all lint format reproduce bench kernels-report bench-gpu clean
+.PHONY: demo test test-all million lint format reproduce bench load overload fuzz kernels-report bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/shortlist demo --run $(RUN) --repository $(REPOSITORY) $(if $(ONCE),--once)
 
 test: $(DEV)
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m "not slow and not prometheus"
 
 test-all: $(DEV)
 	$(BIN)/pytest -q
@@ -35,9 +46,32 @@ format: $(DEV)
 reproduce: $(READY)
 	$(BIN)/shortlist reproduce
 
-# Rivals on one thread, interleaved: the ratios are what counts.
+# A synthetic log of a million items: made, trained on, exported. configs/million.yaml says what was run.
+million: RUN = runs/million
+million: REPOSITORY = build/million
+million: $(DATA)/config.yaml
+	$(BIN)/shortlist train $(DATA)/config.yaml --run $(RUN)
+	$(BIN)/shortlist export $(RUN) --target cpu --out $(REPOSITORY)
+
+$(DATA)/config.yaml: | $(READY)
+	$(BIN)/shortlist data synthesize --items $(ITEMS) --users $(USERS) --out $(DATA)
+
+# Rivals interleaved: the ratios are what counts. Serving is measured on a catalogue grown from the run of `make demo`.
 bench: $(DEV)
 	$(BIN)/shortlist bench kernels
+	$(BIN)/shortlist bench serving --bundle $(RUN) --items $(BENCH_ITEMS)
+
+# Locust over gRPC, against a server of its own or the one at URL; WEB=1 opens Locust's page on loopback.
+load: $(DEV)
+	$(BIN)/python -m shortlist.loadtest.run --repository $(REPOSITORY) --workload $(WORKLOAD) --duration $(DURATION) \
+		--users $(CLIENTS) --deadline $(DEADLINE) $(if $(URL),--url $(URL)) $(if $(METRICS),--metrics $(METRICS)) $(if $(WEB),--web)
+
+# One, two and three times what the server can answer, with deadlines.
+overload: $(DEV)
+	$(BIN)/python -m shortlist.loadtest.overload $(RUN)/bundle
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.serving.fuzz --requests 100000
 
 # What the CUDA sources compile to, without a GPU, and the time that a GPU should take.
 kernels-report: $(DEV)
@@ -55,7 +89,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 $(DEV): $(READY)
-	$(INSTALL) '.[baselines,bench,cuda,dev,rtx]'
+	$(INSTALL) '.[baselines,bench,cuda,dev,load,otel,peers,rtx]'
 	touch $(DEV)
 
 clean:

@@ -8,6 +8,7 @@ SOURCES = {
     "shortlist": "src/shortlist",
     "shortlist.kernels": "kernels",
     "shortlist.export": "export",
+    "shortlist.loadtest": "loadtest",
     "shortlist.model_repository": "model_repository",
 }
 

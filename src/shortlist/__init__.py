@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from shortlist.cascade import Cascade
     from shortlist.config import Config
     from shortlist.serving.client import AsyncClient, Client
+    from shortlist.serving.tls import Tls
     from shortlist.types import Request, Slate
 
 # ONNX Runtime (since 1.29) writes a device id and reports each process to its maker, unless told not to before import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["AsyncClient", "Bundle", "Cascade", "Client", "Config", "Request", "Slate"]
+__all__ = ["AsyncClient", "Bundle", "Cascade", "Client", "Config", "Request", "Slate", "Tls"]
 
 _HOMES = {
     "AsyncClient": "shortlist.serving.client",
@@ -29,6 +30,7 @@ _HOMES = {
     "Config": "shortlist.config",
     "Request": "shortlist.types",
     "Slate": "shortlist.types",
+    "Tls": "shortlist.serving.tls",
 }
 
 

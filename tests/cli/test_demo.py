@@ -24,16 +24,22 @@ def command(planted_config: Config, planted_run: Path, tmp_path_factory: pytest.
     return ["demo", *paths, "--grpc-port", "0", "--metrics-port", "0", "--once"]
 
 
-def test_it_ends_with_slates_and_addresses(command: list[str]) -> None:
+@pytest.fixture(scope="module")
+def first(command: list[str]) -> str:
+    """What the first demo printed."""
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert len(re.findall(r"user user\d+ \(full", result.output)) == 3
-    assert "a user nobody knows (full)" in result.output
-    assert re.search(r"metrics +http://127\.0\.0\.1:\d+/metrics", result.output)
+    return result.output
 
 
-def test_a_second_time_nothing_is_done_again(command: list[str]) -> None:
-    first, second = (CliRunner().invoke(app, command).output for _ in range(2))
+def test_it_ends_with_slates_and_addresses(first: str) -> None:
+    assert len(re.findall(r"user user\d+ \(full", first)) == 3
+    assert "a user nobody knows (full)" in first
+    assert re.search(r"metrics +http://127\.0\.0\.1:\d+/metrics", first)
+
+
+def test_a_second_time_nothing_is_done_again(first: str, command: list[str]) -> None:
+    second = CliRunner().invoke(app, command).output
     assert "measured already" in second
     assert "version 1" in first
     assert "version 1" in second

@@ -96,3 +96,41 @@ def test_gpus_reach_the_configurations_and_the_memory_plan(run: Path, tmp_path: 
 def test_gpus_that_cannot_be_are_refused(options: tuple[str, ...], run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{options[-2]} = '{options[-1]}'"):
         invoke(run, "--target", "gpu", "--out", str(tmp_path / "out"), *options)
+
+
+def test_the_index_of_a_gpu_can_be_chosen_and_counts(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"), "--json")
+    told = invoke(run, *options, "--gpu-index", "cagra", "--gpu-temp-memory", "64")
+    needs = {need["name"]: need for need in json.loads(told.stdout)["memory"]["needs"]}
+    assert needs["FAISS temporary memory"]["bytes"] == 64 << 20
+    assert needs["index"]["note"].startswith("cagra")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("precision", "filter=fp16"), ("engines", "later"), ("gpu-memory", "20"), ("gpus", "0"), ("index-gpus", "shards"),
+     ("gpu-index", "flat"), ("gpu-temp-memory", "64")],
+)  # fmt: skip
+def test_options_of_a_gpu_are_refused_for_the_cpu(option: str, value: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"--{option} = .*: allowed with --target gpu alone"):
+        invoke(run, "--out", str(tmp_path / "out"), f"--{option}", value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_left_for_later_is_said_when_all_is_valid(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--precision", "filter=fp16", "--out", str(tmp_path / "out"), "--gpu-memory", "0.5")
+    result = CliRunner().invoke(APP, [str(run), *options])
+    assert isinstance(result.exception, ConfigError)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("size", ["0", "inf"])
+def test_a_memory_that_no_gpu_has_is_refused(size: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a number of GB above 0 is allowed"):
+        invoke(run, "--target", "gpu", "--out", str(tmp_path / "out"), "--gpu-memory", size)
+
+
+def test_another_precision_becomes_a_version_and_its_number_is_told(run: Path, tmp_path: Path) -> None:
+    options = ("--target", "gpu", "--out", str(tmp_path / "out"), "--precision")
+    invoke(run, *options, "filter=fp16")
+    assert "version 2" in invoke(run, *options, "filter=fp32").stdout
