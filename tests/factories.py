@@ -20,6 +20,7 @@ from shortlist.kernels.fuse_features import Columns, make_columns
 from shortlist.stages.popularity import EVERYONE
 
 DIM, EMBEDDING, FEATURES = 16, 8, 2
+PATIENT_MS = 60_000  # so that a busy machine does not lighten the effort, and with it change the slates
 
 
 def make_bundle(
@@ -55,7 +56,8 @@ def make_bundle(
     encoders = tiny_encoders()
     width = encoders.user_encoder.width
     columns = filter_columns(encoders.side_width)
-    config = CascadeConfig(**{"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), **cascade})
+    settings = {"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), "batch_ms": PATIENT_MS}
+    config = CascadeConfig(**settings | cascade)
     columns_of_attributes, document = attribute_parts(attributes or {})
     write_bundle(
         path,

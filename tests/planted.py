@@ -36,6 +36,6 @@ def small_config(path: Path) -> Config:
             },
             "ranker": {"dim": 8, "epochs": 1, "positions": 4, "history": 20},
             "filter": {"epochs": 2, "hidden": [16]},
-            "cascade": {"candidates": 60, "rank_depth": 30, "history": 20},
+            "cascade": {"candidates": 60, "rank_depth": 30, "history": 20, "batch_ms": 60_000},
         }
     )

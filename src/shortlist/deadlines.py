@@ -193,6 +193,8 @@ class Costs:
             fits = fixed + each * kept <= self.batch_seconds or effort == lightest or effort.status != FULL
             if fits and effort.worth * kept > best.worth * answered:
                 best, answered = effort, kept
+            if answered == len(times):
+                break  # whatever follows is worth less
         return best, answered
 
     def _line(self, effort: Effort) -> tuple[float, float]:

@@ -31,9 +31,9 @@ from shortlist.training.run import load_split
 from shortlist.types import Int32, UserBatch
 
 BATCH = 16
-CELLS = (1.0, 0.5, 0.25, 0.125)
-CANDIDATES = (1000, 500, 250, 125, 60)
-DEPTHS = (200, 100, 50, 25)
+CELLS = (1.0, 0.5, 0.25, 0.125, 0.03, 0.01)
+CANDIDATES = (1000, 500, 250, 100, 50, 20)
+DEPTHS = (200, 100, 50, 20)
 
 
 @dataclass(frozen=True, order=True)

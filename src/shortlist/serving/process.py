@@ -24,6 +24,7 @@ from shortlist.errors import ServerError
 from shortlist.serving.tls import ServerTls
 from shortlist.serving.triton import TritonInstall
 
+STUB_TIMEOUT = 120  # seconds that a Python process may take to load; after them (30 by default) Triton hangs
 CONTROL_HEADER = "shortlist-control"
 _RESTRICTED = "model-repository,shared-memory,trace,logging"  # what callers of the inference port must not reach
 # The server gets SIGTERM when the thread that started it ends: a killed supervisor leaves no orphan on its ports. One
@@ -191,6 +192,7 @@ class TritonServer:
             f"--backend-directory={root / 'backends'}",
             f"--cache-directory={root / 'caches'}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            f"--backend-config=python,stub-timeout-seconds={STUB_TIMEOUT}",
             f"--grpc-address={at.host}",
             f"--grpc-port={at.grpc_port}",
             f"--grpc-restricted-protocol={_RESTRICTED}:{CONTROL_HEADER}={self._key}",

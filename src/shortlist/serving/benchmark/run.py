@@ -90,7 +90,8 @@ def _limit(stack: contextlib.ExitStack, bundle: Path) -> Worker:
 def _compare(limit: Worker, load: Worker, rivals: Sequence[Server]) -> None:
     expected = limit.ask(slates=COMPARED)["slates"]
     for server in rivals:
-        given = load.ask(server=asdict(server), slates=COMPARED)["slates"]
+        with servers.awake(server):
+            given = load.ask(server=asdict(server), slates=COMPARED)["slates"]
         if given != expected:
             wrong = next(pair for pair in zip(given, expected, strict=True) if pair[0] != pair[1])
             raise ServerError(f"{server.name} answers {wrong[0]}, the cascade in process {wrong[1]}")
@@ -121,7 +122,8 @@ def _server_cases(load: Worker, rivals: Sequence[Server], seconds: float) -> lis
 
 def _closed(load: Worker, server: Server, clients: int, seconds: float) -> Case:
     def measure(number: int) -> dict[str, float]:
-        found = load.ask(server=asdict(server), clients=clients, seconds=seconds, seed=number)
+        with servers.awake(server):
+            found = load.ask(server=asdict(server), clients=clients, seconds=seconds, seed=number)
         return _checked(server, found)
 
     return Case(f"{server.name}@{clients}", measure)

@@ -40,6 +40,7 @@ class Server:
     pids: tuple[int, ...]  # of the processes that started all others
     model: str = ""
     host: str = HOST
+    restless: bool = False  # takes CPU time while nobody asks: stopped while others are measured, see `awake`
 
 
 def at_full_effort(bundle: Path, out: Path) -> Path:
@@ -87,10 +88,24 @@ def fastapi(bundle: Path, name: str, batch: bool, workers: int = 2) -> Iterator[
 
 @contextlib.contextmanager
 def litserve(bundle: Path, name: str) -> Iterator[Server]:
-    """LitServe with two workers behind one process."""
+    """LitServe with two workers behind one process. They poll: one and a half cores, with nothing to do."""
     with _program("lit", bundle, []) as (process, port):
         _wait_for(process, port)
-        yield Server(name, "http", (port,), (process.pid,))
+        yield Server(name, "http", (port,), (process.pid,), restless=True)
+
+
+@contextlib.contextmanager
+def awake(server: Server) -> Iterator[None]:
+    """Let a restless server run for as long as it is asked."""
+    if not server.restless:
+        yield
+        return
+    group = os.getpgid(server.pids[0])
+    os.killpg(group, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGSTOP)
 
 
 @contextlib.contextmanager
