@@ -36,9 +36,10 @@ class PlanBuilds:
         self._done = {self._key(number) for number in version_folders(repository / CASCADE.name)}
         self._child: subprocess.Popen[bytes] | None = None
         self._building = ("", 0)
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._log: IO[bytes]
 
     def __enter__(self) -> PlanBuilds:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         return self
 
     def __exit__(self, *_: object) -> None:
