@@ -39,7 +39,7 @@ class PlanBuilds:
         self._log: IO[bytes]
 
     def __enter__(self) -> PlanBuilds:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._log = tempfile.TemporaryFile()
         return self
 
     def __exit__(self, *_: object) -> None:
