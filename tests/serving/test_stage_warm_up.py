@@ -15,6 +15,7 @@ from numba.core import event
 
 utils = types.ModuleType("triton_python_backend_utils")
 utils.Tensor = lambda name, values: values
+utils.deserialize_bytes_tensor = utils.serialize_byte_tensor = None
 sys.modules[utils.__name__] = utils
 found = event.RecordingListener()
 event.register("numba:compile", found)

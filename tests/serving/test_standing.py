@@ -114,6 +114,7 @@ STAGE = """
 import json, sys, types
 utils = types.ModuleType("triton_python_backend_utils")
 utils.Tensor = lambda name, values: values
+utils.deserialize_bytes_tensor = utils.serialize_byte_tensor = None
 sys.modules[utils.__name__] = utils
 from shortlist.serving.stage_models import RetrieveModel
 from shortlist.types import Request
