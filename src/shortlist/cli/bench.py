@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,8 +30,6 @@ def kernels(
     """
     from importlib.util import find_spec
 
-    from rich.console import Console
-
     from shortlist.errors import MissingExtraError
     from shortlist.kernels.benchmark import run, tables
 
@@ -38,14 +37,7 @@ def kernels(
         raise MissingExtraError("pyversity", "bench")
 
     report = run(rounds, table)
-    content = json.dumps(report, indent=1)
-    if out:
-        out.write_text(content + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(content)
-        return
-    for shown in tables(report):
-        Console().print(shown)
+    _deliver(report, tables, as_json, out)
 
 
 @app.command()
@@ -70,8 +62,6 @@ def serving(
     import tempfile
     from importlib.util import find_spec
 
-    from rich.console import Console
-
     from shortlist.errors import MissingExtraError
     from shortlist.serving.benchmark.grow import grow as grow_bundle
     from shortlist.serving.benchmark.report import summarise, tables
@@ -88,14 +78,7 @@ def serving(
             grow_bundle(find_bundle(bundle), measured, items, users=max(1000, items // 5))
         found = run(measured, rounds, seconds, growth or (), lambda line: typer.echo(line, err=True))
     report = summarise(found, rounds)
-    content = json.dumps(report, indent=1)
-    if out:
-        out.write_text(content + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(content)
-        return
-    for shown in tables(report):
-        Console().print(shown)
+    _deliver(report, tables, as_json, out)
 
 
 @app.command()
@@ -111,18 +94,10 @@ def students(
 
     Example: shortlist bench students runs/demo
     """
-    from rich.console import Console
-
     from shortlist.evaluation.students import compare_students, table
 
     report = compare_students(run, rounds=rounds, show_progress=True)
-    content = json.dumps(report, indent=1)
-    if out:
-        out.write_text(content + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(content)
-    else:
-        Console().print(table(report))
+    _deliver(report, lambda found: [table(found)], as_json, out)
 
 
 @app.command()
@@ -137,20 +112,12 @@ def effort(
 
     Example: shortlist bench effort runs/demo --plot effort.png
     """
-    from rich.console import Console
-
     from shortlist.evaluation import effort as curve
 
     report = curve.effort_curve(run, requests=requests, show_progress=True)
-    content = json.dumps(report, indent=1)
-    if out:
-        out.write_text(content + "\n", encoding="utf-8")
     if plot:
         curve.plot(report, plot)
-    if as_json:
-        typer.echo(content)
-    else:
-        Console().print(curve.table(report))
+    _deliver(report, lambda found: [curve.table(found)], as_json, out)
 
 
 @app.command()
@@ -164,19 +131,11 @@ def eligibility(
 
     Example: shortlist bench eligibility build/million
     """
-    from rich.console import Console
-
     from shortlist.serving.benchmark.eligibility import bench_eligibility, table
     from shortlist.serving.repository import find_bundle
 
     report = bench_eligibility(find_bundle(bundle), rounds)
-    content = json.dumps(report, indent=1)
-    if out:
-        out.write_text(content + "\n", encoding="utf-8")
-    if as_json:
-        typer.echo(content)
-    else:
-        Console().print(table(report))
+    _deliver(report, lambda found: [table(found)], as_json, out)
 
 
 @app.command()
@@ -196,3 +155,19 @@ def grow(
 
     grow_bundle(find_bundle(bundle), out, items, users, seed)
     typer.echo(f"{out}: {items} items, {users} users, for benchmarks only")
+
+
+def _deliver(
+    report: dict[str, Any], tables: Callable[[dict[str, Any]], Iterable[Any]], as_json: bool, out: Path | None
+) -> None:
+    """Write the report as JSON where asked, and print it: as JSON, or as tables."""
+    from rich.console import Console
+
+    content = json.dumps(report, indent=1)
+    if out:
+        out.write_text(content + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(content)
+        return
+    for shown in tables(report):
+        Console().print(shown)
