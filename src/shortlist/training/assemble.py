@@ -58,8 +58,8 @@ def assemble(
 ) -> Path:
     """Write the bundle at `path`.
 
-    A draft of it comes first, whose stages give the constants of the diversifier; then one that answers the golden
-    requests.
+    A draft of it comes first, whose stages give the constants of the diversifier, and which with these answers the
+    golden requests.
     """
     log, features = split.deploy_log, trained.features
     popularity = fit_popularity(split)
@@ -123,8 +123,9 @@ def assemble(
             )
 
         draft = Cascade.load(write(Path(folder) / "draft"), verify=False)
-        documents["scales"] = _measure_scales(draft, split.validation, trained, popularity)
-        documents[golden.DOCUMENT] = golden.golden_document(Cascade.load(write(Path(folder) / "asked"), verify=False))
+        documents["scales"] = scales = _measure_scales(draft, split.validation, trained, popularity)
+        draft.diversify.scales = {stage: (mean, deviation) for stage, (mean, deviation) in scales.items()}
+        documents[golden.DOCUMENT] = golden.golden_document(draft)
         return write(path)
 
 
