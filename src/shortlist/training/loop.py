@@ -6,6 +6,7 @@ resumes from checkpoints. Which towers are trained, and how they are blended, is
 
 from __future__ import annotations
 
+import atexit
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -109,6 +110,7 @@ def train_tower(
     training.resume()
     with _progress_bar(show_progress and fabric.is_global_zero) as bar:
         training.run(bar, title)
+    fabric.barrier()  # nobody leaves while another still waits for what it has to say
     return training.finish()
 
 
@@ -266,7 +268,15 @@ def _launch(accelerator: str, devices: int) -> Fabric:
     strategy = DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto"
     fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
     fabric.launch()
+    if devices > 1:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Take the group of processes apart in order: Gloo's threads abort a process that ends around them."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _rate(recipe: _Recipe, step: int, total: int) -> float:
