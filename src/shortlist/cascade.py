@@ -119,8 +119,10 @@ class Cascade:
                 answers[i] = error
         for (effort, depth), members in plans.items():
             answers.update(zip(members, self._answer(effort, depth, [requests[i] for i in members]), strict=True))
-        late = self.costs.late(requests, time.time_ns() // 1000)
-        return [late[i] or answers[i] if isinstance(answers[i], Slate) else answers[i] for i in range(len(late))]
+        for i, late in enumerate(self.costs.late(requests, time.time_ns() // 1000)):
+            if late and isinstance(answers[i], Slate):
+                answers[i] = late
+        return [answers[i] for i in range(len(requests))]
 
     def warm_up(self) -> None:
         """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
