@@ -19,13 +19,22 @@ TYPES = {"BYTES": np.object_, "INT32": np.int32, "FP32": np.float32}
 
 
 @pytest.fixture(scope="module")
-def connection(repository: Path) -> Iterator[triton.InferenceServerClient]:
+def served(repository: Path) -> Iterator[Supervisor]:
     models = [model.name for model in (*STAGES, ENSEMBLE)]
-    with (
-        Supervisor(repository, free_address(), models=models, instances=1) as supervisor,
-        triton.InferenceServerClient(supervisor.address.grpc) as connected,
-    ):
+    with Supervisor(repository, free_address(), models=models, instances=1) as supervisor:
+        yield supervisor
+
+
+@pytest.fixture(scope="module")
+def connection(served: Supervisor) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(served.address.grpc) as connected:
         yield connected
+
+
+def test_every_stage_has_its_processes_and_none_is_taken_for_dead(served: Supervisor) -> None:
+    served.check()
+    assert served.reloads == 0
+    assert {model.name: len(served.server.stubs(model.name, "1")) for model in STAGES} == {m.name: 1 for m in STAGES}
 
 
 def infer(connection: Any, model: Model, tensors: dict[str, Any], **parameters: Any) -> dict[str, Any]:

@@ -150,11 +150,12 @@ class TritonServer:
         """The last lines of the server's log."""
         return "\n".join(self._tail)
 
-    def stubs(self) -> list[psutil.Process]:
-        """The processes that host model instances now."""
+    def stubs(self, model: str | None = None, version: str | None = None) -> list[psutil.Process]:
+        """The processes that host model instances now; only those of one version of a model, where named."""
         try:
             children = psutil.Process(self.pid).children()
-            return [c for c in children if c.name().startswith("triton_python")]
+            stubs = [c for c in children if c.name().startswith("triton_python")]
+            return [c for c in stubs if model is None or _hosts(c, model, version)]
         except psutil.NoSuchProcess:
             return []
 
@@ -189,6 +190,7 @@ class TritonServer:
         return [
             f"--model-repository={self.repository}",
             "--model-control-mode=explicit",
+            "--disable-auto-complete-config",  # ours are complete; asking would start one more process a model
             f"--backend-directory={root / 'backends'}",
             f"--cache-directory={root / 'caches'}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
@@ -212,6 +214,13 @@ class TritonServer:
                 self._tail.append(text)
                 if self._on_log:
                     self._on_log(text)
+
+
+def _hosts(stub: psutil.Process, model: str, version: str | None) -> bool:
+    """Whether a stub's command line (program, then REPOSITORY/MODEL/VERSION/model.py …) is of this version."""
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+        return Path(stub.cmdline()[1]).parts[-3:-1] == (model, version)
+    return False
 
 
 def is_dead(process: psutil.Process) -> bool:

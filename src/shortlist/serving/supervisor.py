@@ -261,7 +261,8 @@ class Supervisor:
             load_beside(load, self._answers, self._server.kill, self.watch)
         else:
             load()
-        self._loaded[model] = _Loaded(version, [s for s in self._server.stubs() if s.pid not in before])
+        stubs = self._server.stubs(model, version)  # others may start or end beside: an ensemble brings its stages
+        self._loaded[model] = _Loaded(version, [s for s in stubs if s.pid not in before])
         self._proven.add(self.repository / model / version)
         self._answered = None
         self._say()
