@@ -27,7 +27,7 @@ def test_it_holds_everything_that_serving_needs(bundle: Path, tmp_path: Path) ->
     version = build_repository(bundle, tmp_path / "out")
     shutil.rmtree(bundle)
     assert names(tmp_path / "out" / "cascade") == {"config.pbtxt", "1"}
-    assert names(version) == {"model.py", "bundle"}
+    assert names(version) == {"model.py", "__pycache__", "bundle"}
     Bundle.open(version / "bundle")
 
 

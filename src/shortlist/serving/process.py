@@ -151,7 +151,7 @@ class TritonServer:
         return "\n".join(self._tail)
 
     def stubs(self, model: str | None = None, version: str | None = None) -> list[psutil.Process]:
-        """The processes that host model instances now; only those of one version of a model, where named."""
+        """The processes that host model instances now; only those of a model, or of one version of it, where named."""
         try:
             children = psutil.Process(self.pid).children()
             stubs = [c for c in children if c.name().startswith("triton_python")]
@@ -219,7 +219,8 @@ class TritonServer:
 def _hosts(stub: psutil.Process, model: str, version: str | None) -> bool:
     """Whether a stub's command line (program, then REPOSITORY/MODEL/VERSION/model.py …) is of this version."""
     with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-        return Path(stub.cmdline()[1]).parts[-3:-1] == (model, version)
+        folder = Path(stub.cmdline()[1]).parent
+        return folder.parent.name == model and version in (None, folder.name)
     return False
 
 

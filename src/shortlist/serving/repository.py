@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from py_compile import PycInvalidationMode
+from py_compile import compile as compile_source
 from typing import TYPE_CHECKING, Any
 
 from shortlist.bundle import MANIFEST, Bundle
@@ -198,6 +200,8 @@ def _write(part: _Part, version: Path, bundle: Bundle) -> None:
     for name, content in part.files.items():
         (version / name).parent.mkdir(parents=True, exist_ok=True)
         (version / name).write_bytes(content)
+        if name == "model.py":  # else the first start writes the bytecode, and Triton takes the model for a changed one
+            compile_source(str(version / name), doraise=True, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
     if part.name == CASCADE.name:
         _copy_bundle(bundle, version / "bundle")
     (version.parent / "config.pbtxt").write_text(part.config, encoding="utf-8")

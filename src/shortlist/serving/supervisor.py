@@ -261,11 +261,21 @@ class Supervisor:
             load_beside(load, self._answers, self._server.kill, self.watch)
         else:
             load()
-        stubs = self._server.stubs(model, version)  # others may start or end beside: an ensemble brings its stages
-        self._loaded[model] = _Loaded(version, [s for s in stubs if s.pid not in before])
+        self._loaded[model] = _Loaded(version, [s for s in self._server.stubs(model, version) if s.pid not in before])
         self._proven.add(self.repository / model / version)
         self._answered = None
         self._say()
+        self._restore_stages(before)
+
+    def _restore_stages(self, before: set[int]) -> None:
+        """Load again what an ensemble brought along: Triton reads its stages from disk, whatever we had asked of them.
+
+        It does so where `instances` or `where` differ from the disk.
+        """
+        for model, loaded in list(self._loaded.items()):
+            ours = before.union(stub.pid for stub in loaded.stubs)
+            if any(stub.pid not in ours for stub in self._server.stubs(model)):
+                self._load(model, loaded.version)
 
     def _reload(self, model: str, why: str, hung: bool = False) -> None:
         """Fresh processes for a model. Living instances answer until the new ones are ready."""
