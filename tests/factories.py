@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from shortlist.catalog import IdMap, build_table
 from shortlist.config import CascadeConfig
 from shortlist.data.encoders import FeatureEncoder, FeatureEncoders
 from shortlist.kernels.fuse_features import Columns, make_columns
+from shortlist.stages.delta import FEATURES as FEATURES_OF_NEW
+from shortlist.stages.delta import GROUPS, RANKER, RETRIEVAL
 from shortlist.stages.popularity import EVERYONE
 
 DIM, EMBEDDING, FEATURES = 16, 8, 2
@@ -31,16 +33,24 @@ def make_bundle(
     cells: int | None = None,
     attributes: Mapping[str, Attribute] | None = None,
     prefix: str = "item",
+    contents: Sequence[Mapping[str, Any]] = (),
     **cascade: Any,
 ) -> Path:
     """Write a bundle of `items` items (`item-0` …) and `users` users (`user-0` …) with histories of 0 to 30 items.
 
-    Items may have another `prefix`.
+    Items may have another `prefix`. With `contents`, attributes of the last items, those are as training makes items
+    that nobody has had, and the bundle takes new items.
     The index is exact, or an inverted file of `cells`, an eighth of which are searched.
     """
     rng = np.random.default_rng(seed)
     vectors = _unit(rng.normal(size=(items, DIM)))
     embeddings, features = (rng.normal(size=(items, n)).astype(np.float32) for n in (EMBEDDING, FEATURES))
+    encoders = tiny_encoders(contents)
+    maps = new_item_maps(encoders, contents, rng)
+    for part, name in ((vectors, RETRIEVAL), (embeddings, RANKER), (features, "")):
+        if contents:
+            rows = np.stack([encoders.item_row(content) for content in contents])
+            part[-len(contents) :] = rows @ maps[name] if name else maps[FEATURES_OF_NEW]
     table, layout = build_table({"retrieval": vectors, "history": vectors, "ranker": embeddings, "features": features})
     lengths = rng.integers(0, 31, users)
     lengths[0] = 20
@@ -53,7 +63,6 @@ def make_bundle(
     faiss.write_index(index, str(index_file))
     popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
     shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
-    encoders = tiny_encoders()
     width = encoders.user_encoder.width
     columns = filter_columns(encoders.side_width)
     settings = {"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), "batch_ms": PATIENT_MS}
@@ -63,7 +72,8 @@ def make_bundle(
         path,
         arrays={
             "table": table,
-            "diversity_items": vectors.astype(np.float16),
+            "diversity_items": _unit(vectors).astype(np.float16),
+            **maps,
             "filter_items": np.concatenate([vectors, features], axis=1).astype(np.float16),
             "filter_columns": np.stack([columns.multiplier, columns.offset, columns.weight]),
             **({"item_groups": (np.arange(items) % 30).astype(np.int32)} if config.group_by else {}),
@@ -87,6 +97,7 @@ def make_bundle(
             "filter": {name: getattr(columns, name) for name in ("bias", "low", "high", "zero", "dtype")},
             "retrieve": {"linear_decays": [0.9], "nprobe": max(1, cells // 8) if cells else None},
             **({DOCUMENT: document} if attributes else {}),
+            **({GROUPS: [f"g{i}" for i in range(30)]} if config.group_by else {}),
             "popularity": {"field": "hour", "values": ["0", "1"]},
             "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
         },
@@ -97,15 +108,31 @@ def make_bundle(
     return path
 
 
-def tiny_encoders() -> FeatureEncoders:
-    """Users have an age; contexts have an hour and a device."""
+def tiny_encoders(contents: Sequence[Mapping[str, Any]] = ()) -> FeatureEncoders:
+    """Users have an age; contexts have an hour and a device; items have what all of `contents` have."""
+    kinds = {name: _kind(value) for name, value in (contents[0] if contents else {}).items()}
     return FeatureEncoders(
-        item_encoder=FeatureEncoder.fit({}, {}),
+        item_encoder=FeatureEncoder.fit(kinds, {name: [content[name] for content in contents] for name in kinds}),
         user_encoder=FeatureEncoder.fit({"age": "numeric"}, {"age": [20, 30, 40]}),
         context_encoder=FeatureEncoder.fit(
             {"hour": "cyclic", "device": "category"}, {"hour": [0, 12, 23], "device": ["phone", "tablet", "phone"]}
         ),
     )
+
+
+def new_item_maps(
+    encoders: FeatureEncoders, contents: Sequence[Mapping[str, Any]], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """What makes vectors of content; nothing without `contents`."""
+    if not contents:
+        return {}
+    width = encoders.item_encoder.width
+    made = {name: rng.normal(size=(width, size)) for name, size in ((RETRIEVAL, DIM), (RANKER, EMBEDDING))}
+    return {name: array.astype(np.float32) for name, array in {**made, FEATURES_OF_NEW: np.array([0.5, -1])}.items()}
+
+
+def _kind(value: Any) -> str:
+    return "multi" if isinstance(value, list) else "category" if isinstance(value, str) else "numeric"
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

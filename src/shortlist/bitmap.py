@@ -55,6 +55,13 @@ def add(bits: Bitmap, rows: Int32) -> None:
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
+def drop(bits: Bitmap, rows: Int32) -> None:
+    """Take `rows` out of the set."""
+    for row in rows:
+        bits[np.uint32(row) >> np.uint32(3)] &= np.uint8(255 ^ (1 << (row & 7)))
+
+
+@njit(nogil=True, no_cfunc_wrapper=True)
 def contains(bits: Bitmap, rows: Int32) -> Bool:
     """Whether each of `rows` is in the set."""
     found = np.empty(len(rows), np.bool_)

@@ -6,7 +6,7 @@ Both are plain memory-mapped arrays, so that every server process shares one cop
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numba import njit
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shortlist.bundle import Bundle
 from shortlist.devices import Device
 from shortlist.kernels.arrays import is_cupy
+from shortlist.room import RoomyBundle
 from shortlist.types import Float32, Int32, Int64
 
 Bytes = NDArray[np.uint8]
@@ -70,13 +71,43 @@ class IdMap:
 
 
 @dataclass(frozen=True)
+class GrowingIds:
+    """An IdMap that takes further ids, whose rows are given. An id that it knows already gets another row."""
+
+    known: IdMap
+    new_rows: dict[bytes, int] = field(default_factory=dict)
+    new_ids: dict[int, bytes] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def add(self, item_id: bytes, row: int) -> None:
+        """From now on, `item_id` is `row`; rows that it had before keep its name."""
+        self.new_ids[row] = item_id
+        self.new_rows[item_id] = row
+
+    def rows(self, ids: Sequence[bytes]) -> Int32:
+        """Rows of `ids`, -1 where unknown: Int32[len(ids)]."""
+        rows = self.known.rows(ids)
+        if self.new_rows:
+            for place in np.flatnonzero(rows < 0).tolist():
+                rows[place] = self.new_rows.get(ids[place], -1)
+        return rows
+
+    def id(self, row: int) -> bytes:
+        """The caller's id of `row`."""
+        return self.known.id(row) if row < len(self.known) else self.new_ids[row]
+
+
+@dataclass(frozen=True)
 class Catalog:
     """The item table [N, W]: what retrieval, ranker and filter know of an item, one row each.
 
-    `columns` names the ranges of the table; ranges may coincide (tied history and retrieval vectors).
+    `columns` names the ranges of the table; ranges may coincide (tied history and retrieval vectors). Where the table
+    has room for new items (`shortlist.room`), its length counts the room, and that of the catalogue does not.
     """
 
-    ids: IdMap
+    ids: IdMap | GrowingIds
     table: Float32  # [N, W]
     columns: dict[str, tuple[int, int]]  # retrieval, history, ranker, features
 
@@ -85,11 +116,12 @@ class Catalog:
         """The bundle's catalogue: ids memory-mapped, the table too unless a `device` keeps it."""
         layout = bundle.document("layout")
         columns = {name: (int(start), int(stop)) for name, (start, stop) in layout.items()}
-        table = bundle.array("table")
-        return cls(IdMap.load(bundle, "item"), device.keep(table) if device else table, columns)
+        table, ids = bundle.array("table"), IdMap.load(bundle, "item")
+        all_ids = GrowingIds(ids) if isinstance(bundle, RoomyBundle) else ids
+        return cls(all_ids, device.keep(table) if device else table, columns)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.ids)
 
     def width(self, name: str) -> int:
         """Number of columns called `name`."""

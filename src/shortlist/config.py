@@ -91,8 +91,11 @@ class TowerConfig(Section):
 
 
 class LinearConfig(Section):
-    kind: Literal["ease", "directed_ridge"] = "ease"
-    """Item-item channel: recency-weighted EASE, or a ridge from the decayed history to the next item."""
+    kind: Literal["ease", "directed_ridge", "neighbours"] = "ease"
+    """Item-item channel: recency-weighted EASE, a ridge from the decayed history to the next item, or a table of
+    neighbours that was computed elsewhere, such as by ALS on Spark (docs/streaming.md)."""
+    path: Path | None = None
+    """`neighbours`: Parquet file or folder with the columns item_id, neighbour_id and weight."""
     regularization: float = Field(200.0, gt=0)
     """L2 penalty of the closed form."""
     decay: float = Field(0.9, gt=0, le=1)
@@ -103,6 +106,12 @@ class LinearConfig(Section):
     """`directed_ridge`: weight of pairs in the opposite order; about 0.5 helps on sparse data."""
     neighbours: int = Field(500, ge=1)
     """Largest number of neighbours kept for each item."""
+
+    @model_validator(mode="after")
+    def _tables_are_named(self) -> LinearConfig:
+        if (self.kind == "neighbours") != (self.path is not None):
+            raise ValueError(f"kind is {self.kind!r} and path is {self.path}; `neighbours` needs a path, others none")
+        return self
 
 
 class RetrieverConfig(Section):
@@ -178,6 +187,9 @@ class CascadeConfig(Section):
     """Longest time to spend on one batch: heavy load makes batches large, and lighter efforts keep them in it."""
     cached_slates: int = Field(0, ge=0, le=1_000_000)
     """Slates that each instance keeps for equal requests (about 2 kB each); 0 keeps none, and so does exploration."""
+    trending: float | None = Field(None, gt=0)
+    """Pseudo-events that the popularity lists weigh against what is taken to now, in windows of an hour and a day, for
+    people without a history; needs a server that follows a store. None leaves the lists as they are."""
     exploration: float = Field(0.0, ge=0, lt=1)
     """Probability per slot of showing a random ranked candidate instead; its propensity is reported."""
 

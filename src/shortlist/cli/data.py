@@ -91,6 +91,26 @@ def synthesize(
     typer.echo(f"{config}: train on it with `shortlist train {config}`")
 
 
+@app.command()
+def training_log(
+    config: Annotated[Path, typer.Argument(help="Configuration file of the training.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+) -> None:
+    """Write the events that train under a configuration's split, for channels that are computed elsewhere.
+
+    Example: shortlist data training-log configs/mine.yaml --out train.parquet
+    """
+    from shortlist.config import Config
+    from shortlist.data.dataset import load_dataset
+    from shortlist.training.neighbours import write_training_log
+    from shortlist.training.run import split_of
+
+    settings = Config.read(config)
+    train = split_of(settings, load_dataset(settings.data)).train
+    write_training_log(train, out)
+    typer.echo(f"{out}: {len(train):,} events")
+
+
 def _data_config(source: str, path: Path | None, columns: list[str], max_rejected: float | None) -> DataConfig:
     """The data section of a configuration file, or one made from the options."""
     from shortlist.config import Config

@@ -5,6 +5,8 @@ Statistics of training events only; an item that training never saw takes the me
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,17 @@ def item_statistics(log: InteractionLog) -> tuple[list[str], Float32]:
         columns["mean_value"] = _mean_value(log)
     scaled = [_standardise(column, seen) for column in columns.values()]
     return [*columns, "unseen"], np.stack([*scaled, ~seen], axis=1).astype(np.float32)
+
+
+def unseen_statistics(log: InteractionLog) -> Float32:
+    """The features [F] of an item that `log` does not even list.
+
+    That it is unseen is not said where training never saw such an item: nobody has learned what it means.
+    """
+    _, features = item_statistics(replace(log, item_ids=[*log.item_ids, ""]))
+    unseen: Float32 = features[-1].copy()
+    unseen[-1] = features[:-1, -1].any()
+    return unseen
 
 
 def decayed_popularity(log: InteractionLog) -> list[Float64]:

@@ -56,6 +56,15 @@ def load(
     )
 
 
+def read_items(path: Path, kinds: Mapping[str, AttributeKind]) -> pl.DataFrame:
+    """A table of items: `item_id`, and those of the attributes `kinds` that it has. Raises DataError for a bad row."""
+    found = read_table(path).columns
+    given = {name: kind for name, kind in kinds.items() if name in found}
+    table, _ = _read_entities(path, "item_id", {}, given, 0.0)
+    assert table is not None
+    return table
+
+
 def _map_columns(raw: pl.DataFrame, path: Path, columns: Mapping[str, str]) -> dict[str, str]:
     """From our names to those columns of the file that exist; all that are required or mapped must."""
     for name in columns:

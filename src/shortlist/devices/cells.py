@@ -16,7 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from shortlist.types import Eligible, Float32, Int64
+from shortlist import bitmap
+from shortlist.types import Bitmap, Eligible, Float32, Int64
 
 _faiss: Any = faiss  # its stubs do not know what its Python layer takes
 
@@ -24,6 +25,7 @@ THINNING = 0.43  # eligible rows to look at shrink with the power of their share
 SPARE = 4  # at least so many are looked at for each one that is wanted
 LOOKED_AT, EXACT = 4.0, 30.0  # ns: for a row of a cell that is searched, and to score a row from the item table
 ORDERED = 20.0  # ns for each cell of the index, to order them by a query
+BINS = 1024
 
 
 class Cells:
@@ -35,11 +37,10 @@ class Cells:
 
     def prepare(self, eligible: Eligible) -> bool:
         """Note the cells with eligible rows; False where scoring each of these rows costs less than a search."""
-        held = np.bincount(self._members(eligible), minlength=self._index.nlist)
-        cells = np.flatnonzero(held)
-        eligible.cells = cells, held[cells]
+        held = self._held(eligible)
+        eligible.cells = held, self._thoroughness(eligible, held)
         enough = self._enough(eligible, self._index.nprobe, 0)
-        seen = min(1.0, enough / max(1, eligible.count)) * self._sizes[cells].sum()
+        seen = min(1.0, enough / max(1, eligible.count)) * self._sizes[held > 0].sum()
         if EXACT * eligible.count <= LOOKED_AT * seen + ORDERED * self._index.nlist:
             eligible.cells = None
             return False
@@ -48,33 +49,24 @@ class Cells:
     def search(self, vectors: Float32, k: int, eligible: Eligible, nprobe: int | None = None) -> Int64:
         """The nearest eligible rows [B, k], -1 where there are fewer, as thoroughly as `nprobe` cells are for all."""
         assert eligible.cells is not None
-        cells, held = eligible.cells
         enough = self._enough(eligible, nprobe or self._index.nprobe, k)
-        chosen = [self._chosen(vector, cells, held, enough) for vector in vectors]
-        most = max(len(keys) for keys, _ in chosen)
-        keys, scores = np.full((len(vectors), most), -1, np.int64), np.zeros((len(vectors), most), np.float32)
-        for b, (own_keys, own_scores) in enumerate(chosen):
-            keys[b, : len(own_keys)], scores[b, : len(own_scores)] = own_keys, own_scores
+        keys, scores = _nearest_cells(vectors @ self._centroids.T, eligible.cells[0], enough)
         return self._search(vectors, k, keys, scores, eligible)
 
-    def _enough(self, eligible: Eligible, nprobe: int, wanted: int) -> int:
-        """How many eligible rows to look at, so that recall is that of `nprobe` cells without a predicate.
+    def _thoroughness(self, eligible: Eligible, held: Int64) -> float:
+        """How many eligible rows to look at for each row that is looked at without a predicate, so that recall is that.
 
         Where they fill whole cells, the nearest of them are further away, and spread over more.
         """
-        assert eligible.cells is not None
-        total = self._index.ntotal
-        share = eligible.count / total
-        density = eligible.count / max(1, self._sizes[eligible.cells[0]].sum())
-        looked_at = total * nprobe / self._index.nlist * share**THINNING * (1 + density - share)
-        return int(max(looked_at, SPARE * wanted))
+        share = eligible.count / self._index.ntotal
+        density = eligible.count / max(1, self._sizes[held > 0].sum())
+        return float(share**THINNING * (1 + density - share))
 
-    def _chosen(self, vector: Float32, cells: Int64, held: Int64, enough: int) -> tuple[Int64, Float32]:
-        """The nearest cells that hold `enough` eligible rows together, and their centroids' scores."""
-        scores = (self._centroids @ vector)[cells]
-        order = np.argsort(-scores)
-        last = int(np.searchsorted(np.cumsum(held[order]), enough)) + 1
-        return cells[order[:last]], scores[order[:last]]
+    def _enough(self, eligible: Eligible, nprobe: int, wanted: int) -> int:
+        """How many eligible rows to look at, to be as thorough as `nprobe` cells are without a predicate."""
+        assert eligible.cells is not None
+        looked_at = self._index.ntotal * nprobe / self._index.nlist * eligible.cells[1]
+        return int(max(looked_at, SPARE * wanted))
 
     def _search(self, vectors: Float32, k: int, keys: Int64, scores: Float32, eligible: Eligible) -> Int64:
         vectors = np.ascontiguousarray(vectors, np.float32)
@@ -86,12 +78,17 @@ class Cells:
         self._index.search_preassigned_c(len(vectors), given, k, *arrays, False, options)
         return rows
 
-    def _members(self, eligible: Eligible) -> NDArray[np.unsignedinteger[Any]]:
-        """The cell of every eligible row."""
-        members: NDArray[np.unsignedinteger[Any]] = _picked(
-            self._cell_of, eligible.bits.view(np.uint64), eligible.count
-        )
-        return members
+    def _held(self, eligible: Eligible) -> Int64:
+        """How many eligible rows each cell holds; counted by the others where they are fewer."""
+        total = self._index.ntotal
+        bits, others = eligible.bits[: bitmap.width(total)], total - eligible.count
+        if eligible.count <= others:
+            return self._counts(bits, eligible.count)
+        return self._sizes - self._counts(bitmap.everything(total) & ~bits, others)
+
+    def _counts(self, bits: Bitmap, count: int) -> Int64:
+        """How many of the `count` rows of `bits` each cell holds."""
+        return np.bincount(_picked(self._cell_of, bits.view(np.uint64), count), minlength=self._index.nlist)
 
     @cached_property
     def _sizes(self) -> Int64:
@@ -113,6 +110,62 @@ class Cells:
     def _centroids(self) -> Float32:
         centroids: Float32 = self._index.quantizer.reconstruct_n(0, self._index.nlist)
         return centroids
+
+
+@njit(nogil=True, no_cfunc_wrapper=True)
+def _nearest_cells(scores: Float32, held: Int64, enough: int) -> tuple[Int64, Float32]:
+    """The cells of largest `scores` [B, cells] that hold `enough` eligible rows together, -1 behind them.
+
+    Returns keys [B, C] and their scores. Cells that hold none are passed over.
+    """
+    found, counts = np.empty(scores.shape, np.int64), np.empty(len(scores), np.int64)
+    for b in range(len(scores)):
+        counts[b] = _nearest(scores[b], held, enough, found[b])
+    keys = np.full((len(scores), max(1, counts.max())), -1, np.int64)
+    kept = np.zeros(keys.shape, np.float32)
+    for b in range(len(scores)):
+        for i in range(counts[b]):
+            keys[b, i], kept[b, i] = found[b, i], scores[b, found[b, i]]
+    return keys, kept
+
+
+@njit(nogil=True, no_cfunc_wrapper=True)
+def _nearest(scores: Float32, held: Int64, enough: int, found: Int64) -> int:
+    """The same for one query, into `found` [cells]; returns how many.
+
+    Scores fall into BINS, the bins are gone through from the best on: that orders the cells as well as the search
+    cares, and takes two passes over them. What is no number is passed over.
+    """
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for cell in range(len(scores)):
+        if held[cell] and np.isfinite(scores[cell]):
+            low, high = min(low, scores[cell]), max(high, scores[cell])
+    width = max((high - low) / np.float32(BINS - 1), np.float32(1e-30))
+    rows, starts = np.zeros(BINS, np.int64), np.zeros(BINS + 1, np.int64)
+    for cell in range(len(scores)):
+        if held[cell] and np.isfinite(scores[cell]):
+            place = _bin(scores[cell], high, width)
+            rows[place] += held[cell]
+            starts[place + 1] += 1
+    last, seen = 0, rows[0]
+    while last < BINS - 1 and seen < enough:
+        last += 1
+        seen += rows[last]
+    for place in range(BINS):
+        starts[place + 1] += starts[place]
+    count: int = starts[last + 1]
+    for cell in range(len(scores)):
+        if held[cell] and np.isfinite(scores[cell]):
+            place = _bin(scores[cell], high, width)
+            if place <= last:
+                found[starts[place]] = cell
+                starts[place] += 1
+    return count
+
+
+@njit(nogil=True, no_cfunc_wrapper=True)
+def _bin(score: float, high: float, width: float) -> int:
+    return min(max(int((high - score) / width), 0), BINS - 1)
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)

@@ -56,6 +56,14 @@ class ItemTower(nn.Module):
         """Whether the gradient of the embedding is sparse."""
         return len(self.embedding) > ROWS_FROM
 
+    def content_map(self) -> Float32 | None:
+        """[C, D]: content times it is the vector of an item that nobody knows; None where items have no content."""
+        if self.content is None:
+            return None
+        project = self.content.project
+        weights = project if isinstance(project, nn.Parameter) else project.weight.T
+        return np.array(weights.detach().cpu().numpy(), np.float32, order="C")
+
     def all(self) -> Tensor:
         """Vectors of the whole catalogue, [N, D]."""
         return self._vectors(self.embedding, cast(Tensor, self.known), None)

@@ -70,10 +70,10 @@ def ease(
     """
     gram = _gram(log, kernel)
     if log.n_items <= dense_limit:
-        return _truncate(sparse.csr_matrix(_invert(gram, regularization)), neighbours, decay)
+        return truncate(sparse.csr_matrix(_invert(gram, regularization)), neighbours, decay)
     others = gram - sparse.diags(gram.diagonal())
     others.eliminate_zeros()
-    return _truncate(_solve_by_target(gram, others.tocsc(), regularization, SOURCES), neighbours, decay)
+    return truncate(_solve_by_target(gram, others.tocsc(), regularization, SOURCES), neighbours, decay)
 
 
 def directed_ridge(
@@ -99,7 +99,7 @@ def directed_ridge(
         pairs = pairs + history.T @ targets
     if backward:
         pairs = pairs + backward * pairs.T
-    return _truncate(_solve_by_target(gram.tocsr(), pairs.tocsc(), regularization, sources), neighbours, decay)
+    return truncate(_solve_by_target(gram.tocsr(), pairs.tocsc(), regularization, sources), neighbours, decay)
 
 
 def _gram(log: InteractionLog, kernel: float) -> sparse.csr_matrix:
@@ -200,8 +200,8 @@ def _solve_columns(
     return ends, found, weights
 
 
-def _truncate(weights: sparse.csr_matrix, neighbours: int, decay: float) -> LinearChannel:
-    """Keep the `neighbours` weights of largest magnitude of each row."""
+def truncate(weights: sparse.csr_matrix, neighbours: int, decay: float) -> LinearChannel:
+    """The channel of `weights` [N, N] that keeps the `neighbours` weights of largest magnitude of each row."""
     weights.eliminate_zeros()
     weights.sort_indices()
     lengths = np.diff(weights.indptr)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shortlist.types import Float32
 
+CONTENT_MAP = "content_map"  # in the file of a ranker
 MASKED = -1e9  # a logit whose softmax weight is exactly 0 in float32
 
 
@@ -110,6 +111,7 @@ class Ranker(nn.Module):
         self.register_buffer("weight", torch.ones(()))
         self.register_buffer("platt", torch.tensor([1.0, 0.0]))
         self.register_buffer("table", torch.zeros(n_items, dim))
+        self.content_map: Float32 | None = None  # [C, E]: content times it is the vector of an item that nobody knows
 
     def forward(self, history: Tensor, lengths: Tensor, candidates: Tensor, features: Tensor, side: Tensor) -> Tensor:
         """Logits [B, N] of candidates [B, N, E] for history [B, L, E] (right-padded), lengths [B], side [B, S].
@@ -136,16 +138,20 @@ class Ranker(nn.Module):
     def save(self, directory: Path) -> None:
         """Write `ranker.safetensors` and `ranker.json` into `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value.contiguous() for name, value in self.state_dict().items()}, directory / "ranker.safetensors"
-        )
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        if self.content_map is not None:
+            tensors[CONTENT_MAP] = torch.from_numpy(self.content_map)
+        save_file(tensors, directory / "ranker.safetensors")
         (directory / "ranker.json").write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Ranker:
         """Read what `save` wrote."""
         ranker = cls(**json.loads((directory / "ranker.json").read_text(encoding="utf-8")))
-        ranker.load_state_dict(load_file(directory / "ranker.safetensors"))
+        tensors = load_file(directory / "ranker.safetensors")
+        if CONTENT_MAP in tensors:
+            ranker.content_map = tensors.pop(CONTENT_MAP).numpy()
+        ranker.load_state_dict(tensors)
         return ranker.eval()
 
     def _network(self, history: Tensor, lengths: Tensor, candidates: Tensor, scaled: Tensor, side: Tensor) -> Tensor:

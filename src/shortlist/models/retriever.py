@@ -68,6 +68,7 @@ class Retriever:
     side_width: int
     mask_seen: bool  # items of the history are not to be recommended
     report: dict[str, Any] = field(default_factory=dict)  # what training found
+    content_maps: list[Float32] = field(default_factory=list)  # [C, D] of each tower; none where items have no content
 
     def __post_init__(self) -> None:
         weights = [weight for weight in self.blend.towers if weight]
@@ -78,6 +79,10 @@ class Retriever:
     def item_vectors(self) -> Float32:
         """What user vectors are multiplied with, [N, D]."""
         return self._vectors
+
+    def content_map(self) -> Float32 | None:
+        """[C, D]: content times it is the vector of an item that nobody knows; None where none was learned."""
+        return np.concatenate(self.content_maps, axis=1) if self.content_maps else None
 
     def history_vectors(self) -> Float32:
         """What `user_module` reads of each item of a history, [N, D]: the same array."""
@@ -134,6 +139,7 @@ class Retriever:
                 settings["side_width"],
                 settings["mask_seen"],
                 settings["report"],
+                [arrays[f"content{i}"] for i in range(len(configs)) if f"content{i}" in arrays],
             )
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise DataError(f"{folder}: holds no readable retriever ({error}); train it again") from error
@@ -142,6 +148,8 @@ class Retriever:
         arrays: dict[str, Any] = {}
         for i, (tower, table) in enumerate(zip(self.towers, self.tables, strict=True)):
             arrays[f"items{i}"] = np.ascontiguousarray(table)
+            if self.content_maps:
+                arrays[f"content{i}"] = np.ascontiguousarray(self.content_maps[i])
             arrays |= {f"tower{i}/{name}": value.detach().numpy() for name, value in tower.state_dict().items()}
         for i, channel in enumerate(self.channels):
             for part in ("indptr", "indices", "values"):

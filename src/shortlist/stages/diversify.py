@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ class Diversify:
         device = device or Cpu()
         scales: dict[str, tuple[float, float]] = bundle.document("scales")
         self.items = device.keep(bundle.array("diversity_items"))  # float16 [items, D], of unit length
-        if len(self.items) != len(catalog):
-            raise ValueError(f"diversity_items has {len(self.items)} rows, the catalogue {len(catalog)}")
+        if len(self.items) != len(catalog.table):
+            raise ValueError(f"diversity_items has {len(self.items)} rows, the catalogue {len(catalog.table)}")
         self.groups: Int32 | None = device.keep(bundle.array("item_groups")) if config.group_by else None
         self.scales = {stage: (float(mean), float(deviation)) for stage, (mean, deviation) in scales.items()}
         self._max_per_group = config.max_per_group or 0
@@ -49,6 +50,17 @@ class Diversify:
             self.items, rows, relevance, trade_off, k, groups=self.groups, max_per_group=self._max_per_group
         )
         return picks
+
+
+def joined(parts: Sequence[Float32]) -> Float32:
+    """Unit vectors [N, ΣD] whose cosine is the mean of the cosines of the `parts` [N, D]."""
+    return _unit(np.concatenate([_unit(part) for part in parts], axis=1))
+
+
+def _unit(vectors: Float32) -> Float32:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Float32 = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
+    return unit
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)

@@ -4,7 +4,8 @@
 
 All attributes named must agree. A value is equality, a list is any of its values; an object may hold `any`, `not`, and
 for numbers `min` and `max`, which all must agree, and `missing`: an item without a value is eligible only where that
-is true. What is done with the bitmap is for retrieval and popularity to say.
+is true. What is done with the bitmap is for retrieval and popularity to say. Items that are not on offer at the moment
+(`shortlist.stages.assortment`) satisfy no predicate, not even the empty one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from shortlist import bitmap
 from shortlist.attributes import Attribute, Numbers, load_attributes
 from shortlist.bundle import Bundle
 from shortlist.data.columns import refuse
-from shortlist.types import Bitmap, Eligible, Request
+from shortlist.types import Bitmap, Eligible, Int32, Request
 
 CACHED_BYTES = 32 << 20  # of bitmaps that an instance keeps: 256 predicates over a million items
 LARGEST_INTEGER = 2**63  # longer ones are no value of a category
@@ -42,6 +43,27 @@ class Condition:
 
 
 Predicate = frozenset[Condition]  # all of them hold
+Facts = Mapping[str, frozenset[float]]  # of one new item: codes of its values, or its number, by attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is on offer now, where that is not the bundle's catalogue as it is."""
+
+    number: int  # of all the offers there were
+    bits: Bitmap  # rows, new ones too
+    added: Mapping[int, Facts]  # the new ones, ascending
+    everything: Eligible  # the same, for requests that ask for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a predicate allows of a bundle, and what of that was on offer when it was last asked for."""
+
+    bits: Bitmap
+    new: dict[int, bool]  # whether it allows a new row, of those it was asked about
+    offer: int  # the number of that offer
+    eligible: Eligible
 
 
 class Eligibility:
@@ -67,16 +89,35 @@ class Eligibility:
         self._why_none = "cascade.eligibility names no attribute" if device == "cpu" else f"it runs on a {device}"
         self.hits = self.compiled = 0  # predicates that were at hand, and that were not
         self._items, self._prepare, self._capacity = items, prepare, capacity
-        self._kept: OrderedDict[Predicate, Eligible] = OrderedDict()
+        self.offer: Offer | None = None  # None: everything that the bundle knows
+        self._offers = 0
+        self._kept: OrderedDict[Predicate, _Kept] = OrderedDict()
         self._bytes = 0
         self._standing: Predicate = frozenset()
         self._standing = self.read(standing or {})
 
     def of(self, requests: Sequence[Request]) -> tuple[Eligible | None, ...]:
         """The rows that each of B valid requests may get, None for all; () where nothing is asked for at all."""
-        if not self._standing and not any([r.eligible for r in requests]):
+        if self.offer is None and not self._standing and not any([r.eligible for r in requests]):
             return ()
         return tuple(self.rows(self.read(r.eligible)) for r in requests)
+
+    def limit(self, bits: Bitmap, added: Mapping[int, Facts]) -> None:
+        """From now on, offer only the rows of `bits`, new ones (`added`) among them. For any one thread."""
+        self._offers += 1
+        self.offer = Offer(self._offers, bits, added, self._found(bits, added))
+
+    def facts(self, attributes: Mapping[str, Any]) -> Facts:
+        """What predicates can ask about an item with `attributes`, as in the training data."""
+        found: dict[str, frozenset[float]] = {}
+        for name, attribute in self.attributes.items():
+            given = attributes.get(name)
+            values = given if isinstance(given, list) else [] if given is None else [given]
+            if isinstance(attribute, Numbers):
+                found[name] = frozenset(float(v) for v in values if not math.isnan(v))
+            else:
+                found[name] = frozenset(attribute.names.rows([_text(v) for v in values]).tolist())  # -1: unheard of
+        return found
 
     def read(self, eligible: Mapping[str, Any]) -> Predicate:
         """The predicate that `eligible` spells, and the standing one. Raises RequestError naming what is wrong."""
@@ -93,19 +134,47 @@ class Eligibility:
 
     def rows(self, predicate: Predicate) -> Eligible | None:
         """What `predicate` allows; None where that is everything."""
+        offer = self.offer
         if not predicate:
-            return None
-        found = self._kept.get(predicate)
-        if found is not None:
+            return offer.everything if offer else None
+        kept = self._kept.get(predicate)
+        if kept is not None and kept.offer == (offer.number if offer else 0):
             self.hits += 1
             self._kept.move_to_end(predicate)
-            return found
+            return kept.eligible
         self.compiled += 1
-        found = self._kept[predicate] = self._compile(predicate)
-        self._bytes += found.nbytes + POPULAR_BYTES
+        bits, new = (kept.bits, kept.new) if kept else (self._allowed(predicate), {})
+        eligible = self._on_offer(predicate, bits, new, offer) if offer else self._found(bits, {})
+        self._keep(predicate, _Kept(bits, new, offer.number if offer else 0, eligible))
+        return eligible
+
+    def _keep(self, predicate: Predicate, kept: _Kept) -> None:
+        """Note what a predicate allows, forgetting what was not asked for in a long time."""
+        self._bytes += self._size(kept) - self._size(self._kept.pop(predicate, None))
+        self._kept[predicate] = kept
         while self._bytes > self._capacity and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= dropped.nbytes + POPULAR_BYTES
+            self._bytes -= self._size(self._kept.popitem(last=False)[1])
+
+    def _size(self, kept: _Kept | None) -> int:
+        if kept is None:
+            return 0
+        own = 0 if kept.bits is kept.eligible.bits else kept.bits.nbytes
+        return own + kept.eligible.nbytes + POPULAR_BYTES
+
+    def _on_offer(self, predicate: Predicate, bits: Bitmap, new: dict[int, bool], offer: Offer) -> Eligible:
+        """The rows of `bits` that are on offer, and the new ones that are; `new` is gone by, and added to."""
+        for row in offer.added.keys() - new.keys():
+            new[row] = all(_satisfies(offer.added[row], condition) for condition in predicate)
+        added = {row: facts for row, facts in offer.added.items() if new[row]}
+        limited = np.zeros_like(offer.bits)
+        np.bitwise_and(bits, offer.bits[: len(bits)], out=limited[: len(bits)])
+        bitmap.add(limited, _rows(added))
+        return self._found(limited, added)
+
+    def _found(self, bits: Bitmap, added: Mapping[int, Facts]) -> Eligible:
+        known = bits[: bitmap.width(self._items)]
+        found = Eligible(bits, bitmap.count(known), added=_rows(added) if added else None)
+        self._prepare(found)
         return found
 
     def _condition(self, name: str, wanted: Any) -> Condition:
@@ -153,13 +222,11 @@ class Eligibility:
         codes = attribute.names.rows([_text(value) for value in given])
         return frozenset(codes[codes >= 0].tolist())
 
-    def _compile(self, predicate: Predicate) -> Eligible:
+    def _allowed(self, predicate: Predicate) -> Bitmap:
         bits = bitmap.everything(self._items)
         for condition in predicate:
             np.bitwise_and(bits, self._holds(condition), out=bits)
-        found = Eligible(bits, bitmap.count(bits))
-        self._prepare(found)
-        return found
+        return bits
 
     def _holds(self, condition: Condition) -> Bitmap:
         attribute = self.attributes[condition.attribute]
@@ -171,6 +238,21 @@ class Eligibility:
         if condition.but:
             bits = bits & ~attribute.having(condition.but)
         return bits | ~present if condition.missing else bits
+
+
+def _satisfies(facts: Facts, condition: Condition) -> bool:
+    """Whether a new item is what a condition asks for."""
+    values = facts[condition.attribute]
+    if not values:
+        return condition.missing
+    among = condition.among is None or bool(values & condition.among)
+    bounded = condition.low > -math.inf or condition.high < math.inf
+    within = not bounded or all(condition.low <= value <= condition.high for value in values)
+    return among and within and not values & condition.but
+
+
+def _rows(added: Mapping[int, Facts]) -> Int32:
+    return np.fromiter(added, np.int32, len(added))
 
 
 def _some(attribute: Attribute) -> list[Any]:

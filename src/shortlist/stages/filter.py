@@ -23,8 +23,8 @@ class Filter:
     def __init__(self, bundle: Bundle, catalog: Catalog, device: Device | None = None) -> None:
         device = device or Cpu()
         self.items = device.keep(bundle.array("filter_items"))  # float16 or int8 [N, D + F]
-        if len(self.items) != len(catalog):
-            raise ValueError(f"filter_items has {len(self.items)} rows, the catalogue {len(catalog)}")
+        if len(self.items) != len(catalog.table):
+            raise ValueError(f"filter_items has {len(self.items)} rows, the catalogue {len(catalog.table)}")
         self._student = device.scorer(bundle, "filter")
         self.columns = _columns(bundle, self._student.dtype("features"), device)
         self._fuse = device.fuse_features

@@ -18,12 +18,14 @@ class Popularity:
     """Top lists per segment: `rows` and `shares` [G, T], best first. Segment 0 is everyone.
 
     The other segments are values of one context field; a request without that field belongs to segment 0. `everyone`
-    [N] has the share of every item, where the bundle has attributes that predicates may ask about.
+    [N] has the share of every item, where the bundle has attributes that predicates may ask about. `now` are the lists
+    that are used: the bundle's, until somebody who knows better puts others there (`shortlist.stages.trends`).
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.rows: Int32 = bundle.array("popularity_rows")
         self.shares: Float32 = bundle.array("popularity_shares")
+        self.now = self.rows, self.shares
         known = bundle.has(f"{EVERYONE}.npy")
         self.everyone: Float32 = bundle.array(EVERYONE) if known else np.empty(0, np.float32)
         document = bundle.document("popularity")
@@ -45,14 +47,15 @@ class Popularity:
         rows = np.full((len(users), depth), -1, np.int32)
         scores = np.full((len(users), depth), -np.inf, np.float32)
         eligible = users.eligible or (None,) * len(users)
+        listed, shares = self.now
         for b, (segment, masked, allowed) in enumerate(zip(users.segments, users.masked, eligible, strict=True)):
-            free = ~np.isin(self.rows[segment], masked)
+            free = ~np.isin(listed[segment], masked)
             if allowed is not None:
-                free &= contains(allowed.bits, self.rows[segment])
+                free &= contains(allowed.bits, listed[segment])
             places = np.flatnonzero(free)[:depth]
             count = len(places)
-            rows[b, :count] = self.rows[segment, places]
-            scores[b, :count] = self.shares[segment, places]
+            rows[b, :count] = listed[segment, places]
+            scores[b, :count] = shares[segment, places]
             if allowed is not None and count < depth:
                 self._fill(rows[b], scores[b], count, masked, allowed)
         return Candidates(rows, scores, np.zeros((*rows.shape, 2), np.float32))
@@ -68,10 +71,11 @@ class Popularity:
         scores[count : count + len(further)] = np.minimum(self.everyone[further], bound)
 
     def _most_popular(self, eligible: Eligible) -> Int32:
-        """As many of the eligible items as a list holds, everyone's most popular first."""
+        """As many of the eligible items as a list holds, everyone's most popular first; behind them the new ones."""
         rows = rows_of(eligible.bits, eligible.count if len(self.everyone) else 0).astype(np.int32)
         shares, most = self.everyone[rows], self.rows.shape[1]
         if len(rows) > most:
             rows = np.sort(rows[np.argpartition(-shares, most)[:most]])
             shares = self.everyone[rows]
-        return rows[np.argsort(-shares, kind="stable")]
+        rows = rows[np.argsort(-shares, kind="stable")]
+        return rows if eligible.added is None or not len(self.everyone) else np.concatenate([rows, eligible.added])

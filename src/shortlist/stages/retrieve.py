@@ -3,8 +3,9 @@
 Two channels are fused: the towers' inner product (FAISS) and sparse item-item matrices (a few thousand additions).
 Score of an item = u·v + Σ_channels Σ_j decay^age_j · B[h_j, item], in units fixed by training. FAISS only proposes;
 every proposal is scored again from the item table, so that quantised indexes and batch sizes change no score.
-A small catalogue needs no proposals: every item is scored, and so are the items that a strict predicate leaves. On a
-GPU the item-item channels stay with the host, and the rest is `shortlist.stages.pool`'s.
+A small catalogue needs no proposals: every item is scored, and so are the items that a strict predicate leaves. Items
+that are newer than the index are compared with the user's vector one by one, and propose themselves beside it. On a GPU
+the item-item channels stay with the host, and the rest is `shortlist.stages.pool`'s.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Retrieve:
             (*(bundle.array(f"linear{i}_{part}") for part in ("indptr", "indices", "values")), np.float32(decay))
             for i, decay in enumerate(settings["linear_decays"])
         ]
-        self._everything = np.arange(len(catalog)) if len(catalog) <= EXACT_UP_TO else None
-        self._linear = np.zeros(len(catalog), np.float32)
-        self._state = np.zeros(len(catalog), np.uint8)
+        self._items = len(catalog)
+        self._everything = np.arange(self._items) if self._items <= EXACT_UP_TO else None
+        self._linear = np.zeros(len(self.vectors), np.float32)
+        self._state = np.zeros(len(self.vectors), np.uint8)
 
     def bring(self, users: UserBatch, depth: int, diversity: Float32) -> tuple[UserBatch, Float32]:
         """What the stages on the device need of a batch, there. On the CPU everything already is."""
@@ -68,6 +70,8 @@ class Retrieve:
             touched = self._touched(history)
             allowed = _allowed(touched, users.eligible[b]) if users.eligible else touched
             floor = self._floor(allowed, len(near))
+            if users.eligible:
+                near = self._with_added(near, users.vectors[b], users.eligible[b], depth + len(users.masked[b]))
             pool = _pool(near, allowed, users.masked[b], floor, self._linear, self._state)
             _choose(pool, b, users.vectors, self.vectors, self._linear, found.rows, found.scores, found.channels)
             _clear(self._linear, near if self._everything is None else self._everything, touched)
@@ -102,15 +106,25 @@ class Retrieve:
             else:
                 alike[number.bit_length(), id(e)].append(b)
         for members in alike.values():
-            asked = {b: min(len(self.vectors), round(self._spare * wanted[b])) for b in members}
+            asked = {b: min(self._items, round(self._spare * wanted[b])) for b in members}
             count, among = max(asked.values()), eligible[members[0]]
             near = self.index.search(users.vectors[members], count, nprobe=nprobe, eligible=among)
             proposals.update((b, rows[: asked[b]]) for b, rows in zip(members, near, strict=True))
         return [proposals[b] for b in range(len(users))]
 
+    def _with_added(self, near: Int64, vector: Float32, eligible: Eligible | None, count: int) -> Int64:
+        """`near`, and the `count` nearest of the eligible rows that the index does not know."""
+        if eligible is None or eligible.added is None:
+            return near
+        added = eligible.added
+        if len(added) > count:
+            scores = self.vectors[added[0] : added[-1] + 1] @ vector
+            added = added[np.argpartition(-scores[added - added[0]], count)[:count]]
+        return np.concatenate([near, added])
+
     def _wanted(self, users: UserBatch, depth: int) -> list[int]:
         """Proposals that each user needs for `depth` of them to be left."""
-        return [min(len(self.vectors), depth + len(np.unique(masked))) for masked in users.masked]
+        return [min(self._items, depth + len(np.unique(masked))) for masked in users.masked]
 
     def _sparse(self, users: UserBatch, depth: int) -> list[Sparse]:
         """The item-item channels of each user by themselves, for a device that does the rest."""

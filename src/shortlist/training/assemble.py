@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.sparse import linalg
 
 from shortlist import golden
@@ -21,15 +20,18 @@ from shortlist.catalog import IdMap, build_table
 from shortlist.config import Config
 from shortlist.data.dataset import Dataset
 from shortlist.data.features import Features
+from shortlist.data.item_statistics import unseen_statistics
 from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples, Split
 from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.profiles.replay import user_batch
+from shortlist.stages.delta import DIVERSITY, FEATURES, GROUPS, RANKER, RETRIEVAL
+from shortlist.stages.diversify import joined
 from shortlist.stages.popularity import EVERYONE
 from shortlist.training.attributes import item_attributes
 from shortlist.training.filter import FilterInput
-from shortlist.training.groups import item_groups
+from shortlist.training.groups import group_values, item_groups
 from shortlist.training.index import QUERIES, build_index
 from shortlist.training.popularity import PopularityTable, fit_popularity
 from shortlist.types import Float32
@@ -74,7 +76,8 @@ def assemble(
     )
     arrays: dict[str, NDArray[Any]] = {
         "table": table,
-        "diversity_items": diversity_vectors(vectors, features.item_content, config.seed).astype(np.float16),
+        **diversity_arrays(vectors, features.item_content, config.seed),
+        **_maps_for_new_items(trained, split),
         "popularity_rows": popularity.rows,
         "popularity_shares": popularity.shares,
         **trained.filter_input.arrays(),
@@ -94,12 +97,15 @@ def assemble(
         "popularity": popularity.document(),
         "scales": {name: [0.0, 1.0] for name in ("retrieve", "filter", "rank", "popularity")},
     }
+    if config.cascade.group_by:
+        documents[GROUPS] = group_values(dataset.items[config.cascade.group_by])
     if attributes:
         arrays |= {EVERYONE: popularity.everyone, **attribute_arrays}
         documents[DOCUMENT] = attribute_document
     metadata = {
         "cascade": config.cascade.model_dump(mode="json"),
         "mask_seen": trained.retriever.mask_seen,
+        "known_until_ms": _known_until_ms(log),
         **facts,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,36 +143,41 @@ def _queries(trained: Trained, config: Config, split: Split) -> Float32:
     return vectors[lengths > 0]
 
 
-def diversity_vectors(vectors: Float32, content: Content, seed: int) -> Float32:
-    """Unit vectors [N, ·] whose cosine is the mean of the cosines of retrieval vectors and of content.
+def diversity_arrays(vectors: Float32, content: Content, seed: int) -> dict[str, NDArray[Any]]:
+    """Unit vectors [N, ·] whose cosine is the mean of the cosines of retrieval vectors [N, D] and of content [N, C].
 
-    Content wider than CONTENT_WIDTH is projected on its leading singular vectors.
+    Content wider than CONTENT_WIDTH is projected on its leading singular vectors. Beside the vectors, what content is
+    multiplied with before it is part of them.
     """
-    if not isinstance(content, np.ndarray):
-        content = _condensed(content, seed)
-    if content.shape[1] > CONTENT_WIDTH:
+    axes = _content_axes(content, seed)
+    parts = [vectors, np.asarray(content @ axes, np.float32)]
+    parts = [part for part in parts if np.abs(part).max(initial=0) > 0]
+    items = joined(parts) if parts else np.zeros((len(vectors), 1), np.float32)
+    kept = {DIVERSITY: axes} if len(parts) == 2 else {}
+    return {"diversity_items": items.astype(np.float16), **kept}
+
+
+def _content_axes(content: Content, seed: int) -> Float32:
+    """The directions [C, at most CONTENT_WIDTH] along which content differs most; of sparse content, in a sample."""
+    width = content.shape[1]
+    if width <= CONTENT_WIDTH:
+        return np.eye(width, dtype=np.float32)
+    if isinstance(content, np.ndarray):
         torch.manual_seed(seed)
-        left, values, _ = torch.svd_lowrank(torch.from_numpy(content), q=CONTENT_WIDTH)
-        content = (left * values).numpy()
-    parts = [_unit(part) for part in (vectors, content) if np.abs(part).max(initial=0) > 0]
-    return _unit(np.concatenate(parts, axis=1)) if parts else np.zeros((len(vectors), 1), np.float32)
-
-
-def _condensed(content: sparse.csr_matrix, seed: int) -> Float32:
-    """Sparse content in the coordinates of a sample's leading singular vectors, [N, at most CONTENT_WIDTH]."""
-    if content.shape[1] <= CONTENT_WIDTH:
-        return np.asarray(content.toarray(), np.float32)
+        return torch.svd_lowrank(torch.from_numpy(content), q=CONTENT_WIDTH)[2].numpy()
     rng = np.random.default_rng(seed)
     sample = content[rng.permutation(content.shape[0])[:SINGULAR_SAMPLE]]
-    width = min(CONTENT_WIDTH, min(sample.shape) - 1)
-    axes = linalg.svds(sample, width, v0=rng.standard_normal(min(sample.shape)), return_singular_vectors="vh")[2]
-    return np.asarray(content @ axes.T, np.float32)
+    count = min(CONTENT_WIDTH, min(sample.shape) - 1)
+    axes = linalg.svds(sample, count, v0=rng.standard_normal(min(sample.shape)), return_singular_vectors="vh")[2]
+    return np.asarray(axes.T, np.float32)
 
 
-def _unit(vectors: Float32) -> Float32:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Float32 = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0).astype(np.float32)
-    return unit
+def _maps_for_new_items(trained: Trained, split: Split) -> dict[str, NDArray[Any]]:
+    """What makes rows of the item tables from attributes alone; nothing where the items have none."""
+    retrieval, ranker = trained.retriever.content_map(), trained.ranker.content_map
+    if retrieval is None or ranker is None or not trained.features.item_encoder.encoders:
+        return {}
+    return {RETRIEVAL: retrieval, RANKER: ranker, FEATURES: unseen_statistics(split.train)}
 
 
 def _linear_arrays(retriever: Retriever) -> dict[str, NDArray[Any]]:
@@ -185,6 +196,15 @@ def _profile_arrays(log: InteractionLog, features: Features) -> dict[str, NDArra
         "profile_unknown": np.asarray(features.user_row(None), np.float32),
         **IdMap.build(log.user_ids).arrays("user"),
     }
+
+
+def _known_until_ms(log: InteractionLog) -> int:
+    """Time of the newest event, ms since 1970: events after it are news. 0 where the data have no time.
+
+    A log has seconds. What happened later within the newest one may count as news although it is known, which is
+    better than that it is missed.
+    """
+    return 1000 * int(log.timestamps.max(initial=0)) if log.has_timestamps else 0
 
 
 def _measure_scales(

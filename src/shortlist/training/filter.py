@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.kernels.fuse_features import Columns, fuse_features, make_columns
 from shortlist.models.student import CLIP, Student
+from shortlist.stages.delta import SCALE
 from shortlist.training.student import Distillation
 from shortlist.types import Float32, Int64
 
@@ -53,7 +54,8 @@ class FilterInput:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of a bundle."""
         constants = np.stack([getattr(self.columns, name) for name in CONSTANTS])
-        return {"filter_items": self.items, "filter_columns": constants}
+        scale = {} if self.item_scale is None else {SCALE: self.item_scale}
+        return {"filter_items": self.items, "filter_columns": constants, **scale}
 
     def document(self) -> dict[str, Any]:
         """The numbers of a bundle's document `filter`."""

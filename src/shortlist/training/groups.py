@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -23,6 +26,10 @@ def item_groups(dataset: Dataset, column: str | None) -> Int32 | None:
     values = dataset.items[column]
     if values.dtype == pl.List:
         raise DataError(f"cascade.group_by = {column!r}: items have lists there; one value an item is allowed")
-    numbers: dict[object, int] = {}
-    groups = [numbers.setdefault(v, len(numbers)) if v is not None and v == v else -1 for v in values]  # NaN is none
-    return np.array(groups, np.int32)
+    numbers = {value: number for number, value in enumerate(group_values(values))}
+    return np.array([numbers.get(value, -1) for value in values], np.int32)
+
+
+def group_values(column: Iterable[Any]) -> list[Any]:
+    """The value that each group stands for, in the order of their numbers; NaN is none."""
+    return [value for value in dict.fromkeys(column) if value is not None and value == value]

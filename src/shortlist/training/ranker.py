@@ -85,6 +85,7 @@ def train_ranker(
     ran = trainer.run(teaching, judging, epochs, patience, hard_negatives, learning_rate, weight_decay, show_progress)
     with torch.no_grad():
         ranker.table.copy_(items.all())
+        ranker.content_map = items.content_map()
     scores, held_out = score_parts(ranker, validation, item_features), score_parts(ranker, judging, item_features)
     weight = choose_weight([(validation, scores), (judging, held_out)])
     ranker.weight.fill_(weight)

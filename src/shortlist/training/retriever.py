@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from shortlist.models.linear import LinearChannel, directed_ridge, ease
 from shortlist.models.retriever import Blend, Retriever, build_tower
 from shortlist.training.blend import choose_weights
 from shortlist.training.loop import TrainingResult, train_tower
+from shortlist.training.neighbours import read_neighbours
 from shortlist.training.objective import SideFeatures
 from shortlist.types import Float32, Int64
 
@@ -92,11 +93,20 @@ def refit(
     return fitting.assemble(fitting.fit(retriever.blend), retriever.blend, config.towers)
 
 
+class _Tower(NamedTuple):
+    """A trained tower."""
+
+    module: nn.Module
+    table: Float32  # [N, D] item vectors
+    result: TrainingResult
+    content_map: Float32 | None  # [C, D]
+
+
 @dataclass(eq=False)
 class _Members:
     """What was trained, in the order of the configuration; None where it was left out."""
 
-    towers: list[tuple[nn.Module, Float32, TrainingResult] | None]  # module, item vectors [N, D], how it went
+    towers: list[_Tower | None]
     channels: list[LinearChannel | None]
 
 
@@ -135,7 +145,7 @@ class _Fitting:
         ]
         return _Members(towers, channels)
 
-    def train_tower(self, i: int, settings: TowerConfig) -> tuple[nn.Module, Float32, TrainingResult]:
+    def train_tower(self, i: int, settings: TowerConfig) -> _Tower:
         torch.manual_seed(self.seed + i)
         start = STARTS[settings.family]
         items = ItemTower(
@@ -168,7 +178,8 @@ class _Fitting:
             title=f"{settings.family} tower",
         )
         with torch.no_grad():
-            return tower.cpu().eval(), items.cpu().eval().all().numpy().astype(np.float32), result
+            table = items.cpu().eval().all().numpy().astype(np.float32)
+        return _Tower(tower.cpu().eval(), table, result, items.content_map())
 
     def choose(self, members: _Members) -> tuple[Blend, float]:
         """Weights by NDCG@10 on validation. One tower stays whatever it is worth, for retrieval needs vectors."""
@@ -176,8 +187,8 @@ class _Fitting:
         weights, found = choose_weights(self.member_scores(members, examples), examples.targets().astype(np.int64))
         towers, channels = weights[: len(members.towers)], weights[len(members.towers) :]
         if not any(towers):
-            best = int(np.argmax([trained[2].ndcg for trained in members.towers if trained]))
-            towers[best] = FAINT / max(float(np.abs(members.towers[best][1]).max()), 1e-9)  # type: ignore[index]
+            best = int(np.argmax([trained.result.ndcg for trained in members.towers if trained]))
+            towers[best] = FAINT / max(float(np.abs(members.towers[best].table).max()), 1e-9)  # type: ignore[union-attr]
         return Blend(tuple(towers), tuple(channels)), found
 
     def member_scores(self, members: _Members, examples: Examples) -> list[Float32]:
@@ -210,8 +221,9 @@ class _Fitting:
         ]  # fmt: skip
         return Retriever(
             configs=[config for config, _ in kept],
-            towers=[module for _, (module, _, _) in kept],
-            tables=[table for _, (_, table, _) in kept],
+            towers=[trained.module for _, trained in kept],
+            tables=[trained.table for _, trained in kept],
+            content_maps=[trained.content_map for _, trained in kept if trained.content_map is not None],
             channels=[
                 channel.scaled(weight)
                 for channel, weight in zip(members.channels, blend.channels, strict=True)
@@ -220,13 +232,15 @@ class _Fitting:
             blend=blend,
             side_width=self.side_width,
             mask_seen=self.mask_seen,
-            report={"towers": [asdict(trained[2]) if trained else None for trained in members.towers]},
+            report={"towers": [asdict(trained.result) if trained else None for trained in members.towers]},
         )
 
 
 def fit_channel(settings: LinearConfig, log: InteractionLog) -> LinearChannel:
     """The item-item channel that `settings` describes, unweighed."""
     shared = (log, settings.regularization, settings.decay, settings.neighbours)
+    if settings.path is not None:
+        return read_neighbours(settings.path, log, settings.decay, settings.neighbours)
     if settings.kind == "ease":
         return ease(*shared, kernel=settings.kernel)
     return directed_ridge(*shared, kernel=settings.kernel, backward=settings.backward)

@@ -29,6 +29,7 @@ from shortlist.data.dataset import Dataset, load_dataset
 from shortlist.data.features import Features, fit_features
 from shortlist.data.splits import Split, make_split
 from shortlist.errors import BundleError, ConfigError, ShortlistError
+from shortlist.training.neighbours import fingerprint
 
 _console = Console(stderr=True)
 
@@ -105,7 +106,8 @@ def split_of(config: Config, dataset: Dataset) -> Split:
 
 def _identity(config: Config, dataset: Dataset) -> dict[str, str]:
     settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-    return {"config": settings, "data": dataset.fingerprint(), "shortlist": version("shortlist")}
+    identity = {"config": settings, "data": dataset.fingerprint(), "shortlist": version("shortlist")}
+    return identity | ({"neighbours": fingerprint(config)} if any(c.path for c in config.retriever.linear) else {})
 
 
 def _finished(run: Path, identity: dict[str, str]) -> bool:
