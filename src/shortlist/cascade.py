@@ -20,16 +20,19 @@ import numpy as np
 from shortlist.bundle import Bundle
 from shortlist.catalog import Catalog
 from shortlist.config import CascadeConfig
-from shortlist.deadlines import Costs, Effort, ladder
+from shortlist.deadlines import SEGMENT, Costs, Effort, ladder
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
 from shortlist.errors import BundleError, ConfigError, DeadlineError, RequestError, ShortlistError
+from shortlist.room import RoomyBundle
+from shortlist.stages.assortment import Assortment
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.eligibility import Eligibility
 from shortlist.stages.filter import Filter
 from shortlist.stages.popularity import Popularity
 from shortlist.stages.rank import Rank
 from shortlist.stages.retrieve import Retrieve
+from shortlist.stages.segments import SegmentLists
 from shortlist.stages.users import Users
 from shortlist.types import FALLBACK, FULL, MAX_K, NO_FILTER, Candidates, Float32, Int32, Request, Slate, UserBatch
 
@@ -71,6 +74,10 @@ class Cascade:
         self.filter = Filter(bundle, self.catalog, device)
         self.rank = Rank(bundle, self.catalog, device)
         self.diversify = Diversify(bundle, self.catalog, self.config, device)
+        self.assortment: Assortment | None = None  # None: what the bundle knows is what there is
+        if isinstance(bundle, RoomyBundle):
+            self.assortment = Assortment(bundle, self.catalog, self.config, self.eligibility, self.popularity)
+        self.segments: SegmentLists | None = None  # for people who are known when there is no time to retrieve
         self.costs = Costs(ladder(self.config.efforts))
         self.observer: Observer | None = None
         self._rng = np.random.default_rng(seed)
@@ -83,13 +90,19 @@ class Cascade:
         seed: int | None = None,
         device: Device | None = None,
         eligible: Mapping[str, Any] | None = None,
+        room: int | None = None,
     ) -> Cascade:
         """Open the bundle at `path` on `device`, the CPU where none is given; a device serves one cascade.
 
-        `eligible` is a predicate that items must satisfy in every request, whatever that asks for. Raises BundleError
-        when something is missing or damaged, ConfigError when the GPU fails or `eligible` does not fit the bundle.
+        `eligible` is a predicate that items must satisfy in every request, whatever that asks for. With `room` for new
+        items, on the CPU alone, the cascade has an `assortment`. Raises BundleError when something is missing or
+        damaged, ConfigError when the GPU fails or `eligible` does not fit the bundle.
         """
-        bundle = Bundle.open(path, verify)
+        if room is not None and device and device.name != "cpu":
+            raise ConfigError(
+                f"room = {room} on a {device.name}: changes of items are followed on the CPU alone so far"
+            )
+        bundle = Bundle.open(path, verify) if room is None else RoomyBundle.with_room(path, verify, room)
         try:
             return cls(bundle, seed, device, eligible)
         except RequestError as error:
@@ -132,6 +145,9 @@ class Cascade:
             self.recommend([Request(history=(item,), k=k) for k in range(1, MAX_K + 1)])
         for eligible in self.eligibility.examples():
             self.recommend([Request(history=(item,), eligible=eligible), Request(eligible=eligible)])
+        if self.assortment:
+            with self.assortment.without(item):
+                self.recommend([Request(history=(item,)), Request()])
         warm = self._typical(TOGETHER)
         for _ in range(2):
             self.recommend([*warm, Request(history=(item,), trace=True), Request()])
@@ -161,9 +177,11 @@ class Cascade:
         with self._stage(funnel, "users", len(requests)):
             users = self.users.look_up(requests)
         self._tell(funnel)
-        cold = (users.lengths == 0) | (effort.status == FALLBACK)
+        cold, known = users.lengths == 0, self._warm
+        if effort.status == FALLBACK:
+            cold, known = (cold, self._by_segment) if self.segments else (np.ones_like(cold), known)
         slates: dict[int, Slate] = {}
-        for members, path in ((np.flatnonzero(~cold), self._warm), (np.flatnonzero(cold), self._cold)):
+        for members, path in ((np.flatnonzero(~cold), known), (np.flatnonzero(cold), self._cold)):
             if len(members):
                 part = [requests[i] for i in members]
                 answered = path(depth, users.take(members), part, Funnel(effort, len(part), list(funnel.stages)))
@@ -186,6 +204,14 @@ class Cascade:
             with self._stage(funnel, stage, candidates.rows.size):
                 candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
         return self._slates(plan, stage, candidates.head(depth), diversity, requests, funnel)
+
+    def _by_segment(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
+        """For people who are known, when there is time for their vectors but not to retrieve."""
+        if (lists := self.segments) is None:  # another thread has just taken them away
+            return self._cold(depth, users, requests, funnel)
+        with self._stage(funnel, SEGMENT, len(users) * lists.length):
+            candidates = self._note(funnel, SEGMENT, lists(self.users.encoded(users), depth))
+        return self._slates(FALLBACK, "retrieve", candidates, self._diversity(requests), requests, funnel)
 
     def _cold(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):

@@ -22,13 +22,15 @@ DEVIATIONS = 3.0  # the way back is expected to take so many mean deviations lon
 FORGETTING = 0.01  # share of what was measured that fades with each batch that does not measure it
 WAY_BACK, WAY_BACK_EACH = 0.5e-3, 0.1e-3  # seconds of the way back, and for each request, before it was measured
 
+SEGMENT = "segment"  # the stage that stands in for retrieval, where there are lists of segments
+
 STAGES: dict[str, tuple[str, ...]] = {  # what runs under each status, the fullest first
     FULL: ("users", "retrieve", "filter", "rank", "diversify"),
     NO_RANK: ("users", "retrieve", "filter", "diversify"),
     NO_FILTER: ("users", "retrieve", "diversify"),
-    FALLBACK: ("users", "diversify"),
+    FALLBACK: ("users", SEGMENT, "diversify"),
 }
-LEFT_OUT = {status: tuple(s for s in STAGES[FULL] if s not in stages) for status, stages in STAGES.items()}
+LEFT_OUT = {status: tuple(s for s in (*STAGES[FULL], SEGMENT) if s not in of) for status, of in STAGES.items()}
 WORTH = {FULL: 1.0, NO_RANK: 0.9, NO_FILTER: 0.8, FALLBACK: 0.6}  # of an answer; a light FULL is between two of them
 
 
@@ -145,6 +147,11 @@ class Costs:
         """Take in what one stage of one batch took."""
         if cost := self.stages.get(stage):
             cost.observe(seconds, requests if stage == "users" else requests * effort.share)
+
+    def like(self, stage: str, other: str) -> None:
+        """Take a stage that comes while requests are answered to cost what another does, until it is measured."""
+        if cost := self.stages.get(other):
+            self.stages[stage] = StageCost(cost.fixed, cost.each, cost.slow)
 
     def leave_out(self, effort: Effort) -> None:
         """A batch runs with `effort`."""

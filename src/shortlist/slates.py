@@ -9,20 +9,27 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortlist.errors import ShortlistError
 from shortlist.types import FULL, Request, Slate
+
+if TYPE_CHECKING:
+    from shortlist.stages.assortment import Assortment
 
 Answer = Slate | ShortlistError
 Recommend = Callable[[Sequence[Request]], Sequence[Answer]]
 
 
 class SlateCache:
-    """`recommend`, with the slates of the latest requests kept: at most `size`, the longest unasked goes first."""
+    """`recommend`, with the slates of the latest requests kept: at most `size`, the longest unasked goes first.
 
-    def __init__(self, recommend: Recommend, size: int) -> None:
+    With an `assortment`, a slate is not given again once one of its items is off, or once anything new is on offer.
+    """
+
+    def __init__(self, recommend: Recommend, size: int, assortment: Assortment | None = None) -> None:
         self.size = size
+        self._assortment = assortment
         self.asked = self.hits = 0
         self._recommend = recommend
         self._slates: OrderedDict[Hashable, Slate] = OrderedDict()
@@ -32,7 +39,8 @@ class SlateCache:
         if self.size == 0:
             return self._recommend(requests)
         now_us = time.time_ns() // 1000
-        keys = [_key(request) for request in requests]
+        epoch = self._assortment.epoch if self._assortment else 0
+        keys = [_key(request, epoch) for request in requests]
         known = {i: slate for i, key in enumerate(keys) if (slate := self._find(requests[i], key, now_us))}
         missing = [i for i in range(len(requests)) if i not in known]
         answers: dict[int, Answer] = dict(known)
@@ -48,6 +56,8 @@ class SlateCache:
         if request.trace or (request.deadline_unix_us is not None and request.deadline_unix_us <= now_us):
             return None  # the cascade explains, or refuses
         slate = self._slates.get(key)
+        if slate is not None and self._assortment and not self._assortment.allows(slate.item_ids):
+            return None
         if slate is not None:
             self._slates.move_to_end(key)
         return slate
@@ -60,10 +70,11 @@ class SlateCache:
             self._slates.popitem(last=False)
 
 
-def _key(request: Request) -> Hashable:
+def _key(request: Request, epoch: int = 0) -> Hashable:
     """Everything that a full answer depends on."""
     objects = _frozen(request.context), _frozen(request.eligible)
-    return request.user_id, request.history, request.exclude, request.k, request.diversity, *objects
+    live = request.live and (request.live.version, request.live.updated_ms)  # a lost profile counts from 1 again
+    return request.user_id, request.history, request.exclude, request.k, request.diversity, live, epoch, *objects
 
 
 def _frozen(value: Any) -> Hashable:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,21 @@ Bitmap = NDArray[np.uint8]  # one bit a row, lowest bit first, in whole words of
 
 FULL, NO_RANK, NO_FILTER, FALLBACK, STALE_PROFILE = "full", "no_rank", "no_filter", "fallback", "stale_profile"
 MAX_K = 50
+
+
+class Live(NamedTuple):
+    """What a person did since the bundle was made, as the profile store tells it at the time of a request."""
+
+    version: int  # events in the profile; 0: the store knows nobody of that id
+    updated_ms: int  # when the newest of them happened, ms since 1970 UTC
+    history: tuple[bytes, ...] = ()  # items they took to, newer than the bundle, oldest first
+    disliked: tuple[bytes, ...] = ()  # items never to return
+    drift: bytes = b""  # float32[D] to add to the tower's vector, where something computes it
+    drift_bundle: bytes = b""  # version of the bundle whose vectors it moves
+
+
+UNREAD = Live(-1, 0)
+"""Stands for a live profile that could not be read: the bundle's stored history must do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +51,27 @@ class Request:
     trace: bool = False
     eligible: Mapping[str, Any] = field(default_factory=dict)  # what item attributes must be; empty: anything
     traceparent: str | None = None  # the caller's span, in the notation of W3C; changes nothing of the answer
+    live: Live | None = None  # None: nobody asked for it, or `history` stands in for it
 
 
 @dataclass(slots=True)
 class Eligible:
-    """The catalogue rows that one predicate allows; what a stage finds out about them stays with them."""
+    """The catalogue rows that may be shown; what a stage finds out about them stays with them.
+
+    `added` are allowed rows beyond those of the bundle, which no index knows; `count` and `rows` leave them out.
+    """
 
     bits: Bitmap
     count: int
     rows: Int64 | None = None  # [count] ascending, where each of them is scored
-    cells: tuple[Int64, Int64] | None = None  # where they are searched for: the index's cells with any, and how many
+    cells: tuple[Int64, float] | None = None  # where they are searched for: how many are in each, how thoroughly
     popular: Int32 | None = None  # the most popular of them
+    added: Int32 | None = None  # [A] ascending; None where there are none
 
     @property
     def nbytes(self) -> int:
         """Bytes of what retrieval needs of it."""
-        arrays = (self.bits, self.rows, *(self.cells or ()))
+        arrays = (self.bits, self.rows, self.cells[0] if self.cells else None)
         return sum(array.nbytes for array in arrays if array is not None)
 
 
@@ -66,6 +86,7 @@ class UserBatch:
     masked: tuple[Int32, ...]  # B arrays of rows never to return
     segments: Int32  # [B] popularity segment of the context; 0 is everyone
     eligible: tuple[Eligible | None, ...] = field(default=(), kw_only=True)  # B of them; (): everything, for all
+    drift: Float32 | None = field(default=None, kw_only=True)  # [B, D] to add to what the tower says; None: nothing
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -80,6 +101,7 @@ class UserBatch:
             tuple(self.masked[i] for i in index),
             self.segments[index],
             eligible=tuple(self.eligible[i] for i in index) if self.eligible else (),
+            drift=None if self.drift is None else self.drift[index],
         )
 
 

@@ -21,7 +21,7 @@ def command(planted_config: Config, planted_run: Path, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("demo")
     planted_config.write(folder / "demo.yaml")
     paths = ["--config", str(folder / "demo.yaml"), "--run", str(planted_run), "--repository", str(folder / "build")]
-    return ["demo", *paths, "--grpc-port", "0", "--metrics-port", "0", "--once"]
+    return ["demo", *paths, "--grpc-port", "0", "--metrics-port", "0", "--gateway-port", "0", "--once"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,12 @@ def test_it_ends_with_slates_and_addresses(first: str) -> None:
     assert len(re.findall(r"user user\d+ \(full", first)) == 3
     assert "a user nobody knows (full)" in first
     assert re.search(r"metrics +http://127\.0\.0\.1:\d+/metrics", first)
+
+
+def test_what_a_person_does_changes_their_slate(first: str) -> None:
+    assert re.search(r"user user\d+, before", first)
+    assert re.search(r"user user\d+, \d+ ms after the events were sent", first)
+    assert re.search(r"[1-9]\d* of 10 items are new", first)
 
 
 def test_a_second_time_nothing_is_done_again(first: str, command: list[str]) -> None:

@@ -139,6 +139,28 @@ def eligibility(
 
 
 @app.command()
+def realtime(
+    bundle: Annotated[Path, typer.Option(help="Folder of a trained run, or of a bundle.")] = Path("runs/demo"),
+    seconds: Annotated[float, typer.Option(min=1, help="How long events and requests run.")] = 20.0,
+    events: Annotated[float, typer.Option(min=1, help="Events a second, beside those of the followed.")] = 500.0,
+    requests: Annotated[float, typer.Option(min=1, help="Requests a second, beside those of the followed.")] = 50.0,
+    ingest: Annotated[int, typer.Option(min=1000, help="Events of the log that one consumer works through.")] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    """Measure how soon an event is in an answer of a whole service under load, and whether any is lost or counts twice.
+
+    Example: shortlist bench realtime --bundle runs/demo --json
+    """
+    from shortlist.serving.benchmark.realtime import Load, run, table
+    from shortlist.serving.repository import find_bundle
+
+    load = Load(seconds, events, requests, ingest)
+    report = run(find_bundle(bundle), load, lambda line: typer.echo(line, err=True))
+    _deliver(report, lambda found: [table(found)], as_json, out)
+
+
+@app.command()
 def grow(
     bundle: Annotated[Path, typer.Argument(help="Folder of a trained run, or of its bundle.")],
     items: Annotated[int, typer.Option(min=1, help="Items of the new catalogue.")],

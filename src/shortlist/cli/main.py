@@ -16,7 +16,11 @@ from shortlist.cli import (
     deploy,
     doctor,
     evaluate,
+    events,
     export,
+    gateway,
+    items,
+    precompute,
     recommend,
     reproduce,
     rollback,
@@ -34,14 +38,18 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(events.app, name="events")
+app.add_typer(items.app, name="items")
 for command in (
     train.train,
     evaluate.evaluate,
     export.export,
     serve.serve,
+    gateway.gateway,
     deploy.deploy,
     rollback.rollback,
     versions.versions,
+    precompute.precompute,
     recommend.recommend,
     doctor.doctor,
     demo.demo,

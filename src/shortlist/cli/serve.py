@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shortlist.errors import ConfigError, ShortlistError
+from shortlist.profiles import PRECOMPUTED, PROFILES_URL
 
 if TYPE_CHECKING:
+    from shortlist.serving.process import Address
+    from shortlist.serving.realtime import Realtime
     from shortlist.serving.tls import ServerTls
 
 
@@ -29,6 +34,18 @@ def serve(
         str | None, typer.Option(help="cpu, gpu, or auto: a GPU where there is one; by default as exported.")
     ] = None,
     stages: Annotated[bool, typer.Option(help="Serve the stage models and their ensemble too.")] = False,
+    profiles: Annotated[
+        str | None,
+        typer.Option(envvar=PROFILES_URL, help="Store of live profiles: valkey://[user:password@]host:port/database."),
+    ] = None,
+    realtime: Annotated[
+        Path | None, typer.Option(help="Keep events and live profiles in this folder: store, consumer and gateway too.")
+    ] = None,
+    precomputed: Annotated[
+        bool,
+        typer.Option(help="Answer with slates that `shortlist precompute` left in the store, where they are fresh."),
+    ] = False,
+    gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway of --realtime.")] = 8080,
     tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS over gRPC, with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     tls_client_ca: Annotated[
@@ -53,7 +70,10 @@ def serve(
     A new version in the repository is loaded beside the old one and takes over; on a GPU, plans that it came without
     are built first, beside the server. Ctrl-C or SIGTERM lets requests in flight finish, then stops.
 
-    Example: shortlist serve build/demo --grpc-port 8001 --metrics-port 8002
+    With --profiles, answers reflect what people did a moment ago; a store that is down delays nobody. --realtime brings
+    all that this takes on one machine: events posted to its gateway change the next slate.
+
+    Example: shortlist serve build/demo --realtime build/events
     """
     from shortlist.serving.builds import PlanBuilds
     from shortlist.serving.logs import SLOW_MS, Lines
@@ -67,6 +87,9 @@ def serve(
     lines = Lines(lambda line: typer.echo(line, err=True), as_json, verbose)
     tls = _tls(tls_cert, tls_key, tls_client_ca, tls_supervisor_cert, tls_supervisor_key, http)
     address = Address(host, grpc_port, metrics_port, http_port if http else None)
+    _check_profiles(profiles, realtime, tls is not None)
+    if precomputed and not (profiles or realtime):
+        raise ConfigError("--precomputed: slates lie in a store of live profiles; give --profiles or --realtime too")
     signal.signal(signal.SIGTERM, interrupt)
     try:
         where = settle(repository, device, lines.say, instances, stages)
@@ -74,24 +97,37 @@ def serve(
         if where.device != where.wanted and instances is None:
             instances = usable_cores()  # the repository's number is that of a GPU
         builds = PlanBuilds(repository, lines.say)
-        supervisor = Supervisor(
-            repository,
-            address,
-            models=models,
-            instances=instances,
-            where=where if device else None,
-            ready=builds.ready if where.device == "gpu" else lambda _: True,
-            on_log=lines.server,
-            on_event=lines.say,
-            tls=tls,
-            environment={SLOW_MS: str(slow_ms), **environment_for(otlp, otlp_ratio)},
-        )
-        with builds, supervisor:
+        with ExitStack() as stack:
+            stack.enter_context(builds)
+            live = stack.enter_context(_realtime(realtime, repository, lines.say)) if realtime else None
+            store = live.store if live else profiles
+            supervisor = Supervisor(
+                repository,
+                address,
+                models=models,
+                instances=instances,
+                where=where if device else None,
+                ready=builds.ready if where.device == "gpu" else lambda _: True,
+                on_log=lines.server,
+                on_event=lines.say,
+                tls=tls,
+                environment={
+                    SLOW_MS: str(slow_ms),
+                    **environment_for(otlp, otlp_ratio),
+                    **({PROFILES_URL: store} if store else {}),
+                    **({PRECOMPUTED: "1"} if precomputed else {}),
+                },
+            )
+            stack.enter_context(supervisor)
+            places = {"grpc": address.grpc, "metrics": address.metrics}
+            if live:
+                places["gateway"] = live.open_gateway(_reached(address), gateway_port)
             what = f"serving {repository} on the {where.device.upper()}: {', '.join(models)}"
             if as_json:
-                lines.say(what, "serving", grpc=address.grpc, metrics=address.metrics, tls=tls is not None)
+                lines.say(what, "serving", **places, tls=tls is not None)
             else:
-                typer.echo(f"{what}\ngRPC     {address.grpc}\nmetrics  {address.metrics}\nCtrl-C stops")
+                shown = [f"{'gRPC' if name == 'grpc' else name:8} {place}" for name, place in places.items()]
+                typer.echo("\n".join([what, *shown, "Ctrl-C stops"]))
             try:
                 supervisor.wait()
             finally:
@@ -109,6 +145,40 @@ def serve(
 def interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Signal handler: end as Ctrl-C does."""
     raise KeyboardInterrupt
+
+
+def _check_profiles(profiles: str | None, realtime: Path | None, tls: bool) -> None:
+    """Raise ConfigError for options that do not go together, or a malformed URL; a store may be down."""
+    if realtime and profiles:
+        raise ConfigError(f"--profiles (or {PROFILES_URL}): --realtime brings a store of its own; give one of the two")
+    if realtime and tls:
+        raise ConfigError(
+            "--realtime: its gateway speaks plain gRPC, on this machine; with --tls-*, leave it out and start "
+            "`shortlist events consume` and `shortlist gateway --grpc-tls-ca …` beside this"
+        )
+    if profiles:
+        from shortlist.profiles.store import connection_to
+
+        try:
+            connection_to(profiles, timeout_s=1.0)
+        except ConfigError as error:
+            raise ConfigError(f"--profiles: {error}") from error
+
+
+def _realtime(folder: Path, repository: Path, tell: Callable[[str], object]) -> Realtime:
+    """The parts of --realtime, for the repository's newest bundle."""
+    from shortlist.serving.realtime import Realtime
+    from shortlist.serving.tensors import CASCADE
+    from shortlist.serving.versions import check_repository, loadable
+
+    check_repository(repository, [CASCADE.name])
+    models = repository / CASCADE.name
+    return Realtime(folder, models / max(loadable(models), key=int) / "bundle", tell)
+
+
+def _reached(address: Address) -> str:
+    """Where this machine reaches a server that listens at `address`."""
+    return f"127.0.0.1:{address.grpc_port}" if address.host in ("0.0.0.0", "::") else address.grpc
 
 
 def _is_json(log_format: str) -> bool:

@@ -15,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from shortlist.types import FALLBACK, FULL, NO_FILTER, NO_RANK
+from shortlist.profiles import OUTCOMES, PRECOMPUTED_OUTCOMES
+from shortlist.types import FALLBACK, FULL, NO_FILTER, NO_RANK, STALE_PROFILE
 
 BUCKETS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)  # seconds
+DELAYS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds from event to answer
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # requests of a batch
 STAGE_SECONDS = "shortlist_stage_duration_seconds"
 REQUEST_SECONDS = "shortlist_request_duration_seconds"
@@ -27,6 +29,9 @@ REQUESTS, EFFORT = "shortlist_requests_total", "shortlist_answers_by_effort_tota
 COLD, ERRORS = "shortlist_cold_start_total", "shortlist_errors_total"
 CACHE_ASKED, CACHE_HITS = "shortlist_slate_cache_asked_total", "shortlist_slate_cache_hits_total"
 PREDICATE_HITS, PREDICATES_COMPILED = "shortlist_predicate_hits_total", "shortlist_predicates_compiled_total"
+PROFILES, PROFILE_SECONDS = "shortlist_profile_reads_total", "shortlist_profile_read_seconds"
+FRESHNESS = "shortlist_freshness_seconds"
+MADE_BEFOREHAND, MADE_AGE = "shortlist_precomputed_requests_total", "shortlist_precomputed_age_seconds_total"
 CPU_SECONDS, REPAIRS = "shortlist_cpu_seconds_total", "shortlist_repairs_total"
 COUNTERS = {
     f"{STAGE_SECONDS}_bucket": "Batches whose stage took at most `le` seconds",
@@ -48,6 +53,15 @@ COUNTERS = {
     CACHE_HITS: "Requests that the slate cache answered",
     PREDICATE_HITS: "Requests whose predicate was at hand as a bitmap",
     PREDICATES_COMPILED: "Predicates that were made into bitmaps",
+    PROFILES: "Requests for which a live profile was wanted, by what came of it",
+    f"{PROFILE_SECONDS}_bucket": "Reads of the profile store, one a batch, that took at most `le` seconds",
+    f"{PROFILE_SECONDS}_sum": "Seconds spent in reads of the profile store that were answered",
+    f"{PROFILE_SECONDS}_count": "Reads of the profile store that were answered",
+    f"{FRESHNESS}_bucket": "First answers that reflect a person's newest event, at most `le` seconds after it",
+    f"{FRESHNESS}_sum": "Seconds from events to the first answers that reflect them",
+    f"{FRESHNESS}_count": "First answers that reflect a person's newest event",
+    MADE_BEFOREHAND: "Requests for which a precomputed slate was looked for, by what came of it; `hit` answered",
+    MADE_AGE: "Seconds that precomputed slates were old when they answered, all together",
     CPU_SECONDS: "CPU seconds of the processes that run cascade, since they were loaded",
     REPAIRS: "What the supervisor did to keep the server answering: restarts of it, reloads of cascade",
 }
@@ -87,6 +101,10 @@ class _Stage:
         self.items_in = self.items_out = 0
 
 
+def _delays() -> dict[str, _Histogram]:
+    return {PROFILE_SECONDS: _Histogram(BUCKETS), FRESHNESS: _Histogram(DELAYS)}
+
+
 class Meter:
     """Counts since the last flush. `observe` has the signature of the cascade's observer."""
 
@@ -96,9 +114,15 @@ class Meter:
         self._counts: Counter[Key] = Counter()
         self._stages: dict[str, _Stage] = {}
         self._sizes, self._seconds = _Histogram(SIZES), _Histogram(BUCKETS)
+        self._delays = _delays()
         self._followed: dict[Key, tuple[Callable[[], float], float]] = {}  # what says a total, and what it said last
-        for status in (FULL, NO_RANK, NO_FILTER, FALLBACK):
+        for status in (FULL, NO_RANK, NO_FILTER, FALLBACK, STALE_PROFILE):
             self.count(REQUESTS, 0, status=status)
+        for outcome in OUTCOMES:
+            self.count(PROFILES, 0, outcome=outcome)
+        for outcome in PRECOMPUTED_OUTCOMES:
+            self.count(MADE_BEFOREHAND, 0, outcome=outcome)
+        self.count(MADE_AGE, 0)
         for field in fields:
             self.count(ERRORS, 0, field=field)
         self.count(COLD, 0)
@@ -118,6 +142,11 @@ class Meter:
         with self._lock:
             self._counts[family, tuple(labels.items())] += amount
 
+    def took(self, family: str, seconds: float) -> None:
+        """Take in one PROFILE_SECONDS or FRESHNESS."""
+        with self._lock:
+            self._delays[family].add(seconds)
+
     def follow(self, family: str, total: Callable[[], float], **labels: str) -> None:
         """At each flush, add to a counter by how much `total()` has grown since now."""
         self._followed[family, tuple(labels.items())] = (total, total())
@@ -129,14 +158,15 @@ class Meter:
             self._seconds.add(seconds, requests)
 
     def answered(self, slates: Counter[tuple[str, float]], by_popularity: int) -> None:
-        """Take in the slates of one batch: how many of each status and effort, and how many popularity answered."""
+        """Take in the slates of one batch: how many of each status and effort, and how many popularity answered, or
+        lists of segments in its place."""
         cold = by_popularity
         with self._lock:
             for (status, share), amount in slates.items():
                 self._counts[REQUESTS, (("status", status),)] += amount
                 self._counts[EFFORT, (("share", f"{share:g}"),)] += amount
                 cold -= amount if status == FALLBACK else 0
-        if cold:
+        if cold > 0:
             self.count(COLD, cold)
 
     def drain(self) -> dict[Key, float]:
@@ -146,12 +176,15 @@ class Meter:
             stages, self._stages, self._counts = self._stages, {}, Counter()
             sizes, self._sizes = self._sizes, _Histogram(SIZES)
             seconds, self._seconds = self._seconds, _Histogram(BUCKETS)
+            delays, self._delays = self._delays, _delays()
         for stage, of in stages.items():
             label = (("stage", stage),)
             increments |= of.seconds.increments(STAGE_SECONDS, label)
             increments[CANDIDATES_IN, label] = of.items_in
             increments[CANDIDATES_OUT, label] = of.items_out
         increments |= sizes.increments(BATCH_SIZE) | seconds.increments(REQUEST_SECONDS)
+        for family, delay in delays.items():
+            increments |= delay.increments(family)
         for key, (total, last) in list(self._followed.items()):
             now = total()
             self._followed[key] = (total, now)

@@ -11,16 +11,19 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from shortlist.cascade import Cascade
+from shortlist.deadlines import SEGMENT
 from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
+from shortlist.profiles import PRECOMPUTED, PRECOMPUTED_OUTCOMES, PROFILES_URL
 from shortlist.serving.guard import answer_each
 from shortlist.serving.logs import INTERNAL, SLOW_MS, RequestLog
 from shortlist.serving.metrics import (
@@ -28,8 +31,13 @@ from shortlist.serving.metrics import (
     CACHE_HITS,
     CPU_SECONDS,
     ERRORS,
+    FRESHNESS,
+    MADE_AGE,
+    MADE_BEFOREHAND,
     PREDICATE_HITS,
     PREDICATES_COMPILED,
+    PROFILE_SECONDS,
+    PROFILES,
     REPAIRS,
     Flusher,
     Meter,
@@ -50,8 +58,14 @@ from shortlist.serving.tensors import (
     Tensor,
 )
 from shortlist.serving.tracing import Told, spans_from
-from shortlist.slates import SlateCache
+from shortlist.slates import Recommend, SlateCache
+from shortlist.stages.assortment import MOST_NEW
 from shortlist.types import Request, Slate
+
+if TYPE_CHECKING:
+    from shortlist.profiles.precomputed import Precomputed
+    from shortlist.serving.offer import ItemFollower
+    from shortlist.serving.segment_watch import SegmentWatch
 
 
 class CascadeModel:
@@ -64,7 +78,8 @@ class CascadeModel:
         device = choose_device(wanted, bundle.parent / ENGINES, placement(args))
         if device.note:
             pb_utils.Logger.log_warn(f"cascade runs on the CPU: {device.note}")
-        self.cascade = Cascade.load(bundle, device=device, eligible=read_standing(bundle.parent))
+        room = MOST_NEW if os.environ.get(PROFILES_URL) and device.name == "cpu" else None
+        self.cascade = Cascade.load(bundle, device=device, eligible=read_standing(bundle.parent), room=room)
         self.cascade.warm_up()
         version = {"version": args["model_version"], "bundle": self.cascade.version}
         self.gauges = (
@@ -73,10 +88,14 @@ class CascadeModel:
         )
         config = self.cascade.config
         self.cascade.costs.batch_seconds = config.batch_ms / 1e3
-        self.slates = SlateCache(self.cascade.recommend, 0 if config.exploration else config.cached_slates)
+        size = 0 if config.exploration else config.cached_slates
+        self.slates = SlateCache(self.cascade.recommend, size, self.cascade.assortment)
+        self.recommend: Recommend = self.slates.recommend
         self._answered, self._batch = time.time_ns(), 1  # when the last batch was done, and its size
         self._by_popularity = 0
         self._stages: list[Told] = []  # of the batch that runs
+        self.follower = self._followed()
+        self.segments: SegmentWatch | None = None
         self._watch(args)
         gc.freeze()  # what is loaded stays: no collection needs to look through it, which takes tens of milliseconds
 
@@ -89,7 +108,7 @@ class CascadeModel:
         self.cascade.observer = self._observe if counted else None
         parsed = [read(request) for request in requests]
         valid = [request for request in parsed if isinstance(request, Request)]
-        answers = iter(answer_each(self.slates.recommend, valid))
+        answers = iter(answer_each(self.recommend, valid))
         outcomes = [next(answers) if isinstance(request, Request) else request for request in parsed]
         if counted:
             self._report(requests, parsed, outcomes, begun)
@@ -103,11 +122,40 @@ class CascadeModel:
         to freed memory; and a Python process that ends with metrics crashes where they are deleted.
         """
         self.flusher.stop()
+        for following in (self.follower, self.segments):
+            if following:
+                following.stop()
         for _, metric in self.gauges:
             metric.set(0)  # instances of the same labels that stay set it again
         if self.spans:
             self.spans.close()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
+    def _followed(self) -> ItemFollower | None:
+        """Follow what the store, where there is one, says of the items on offer."""
+        url = os.environ.get(PROFILES_URL)
+        if not url:
+            return None
+        if self.cascade.assortment is None:
+            pb_utils.Logger.log_warn(
+                "on a GPU, cascade offers what its bundle knows: changes of items are not followed"
+            )
+            return None
+        from shortlist.serving.offer import ItemFollower
+
+        follower = ItemFollower(url, self.cascade.assortment)
+        follower.start()
+        return follower
+
+    def _offered(self, process: str) -> list[tuple[Any, Callable[[], int]]]:
+        """Gauges of what is not as in the bundle, and what says them."""
+        assortment = self.cascade.assortment
+        removed = gauge("shortlist_items_removed", "Items of the bundle that are not on offer now", process=process)
+        added = gauge("shortlist_items_added", "Items on offer that the bundle does not know", process=process)
+        return [
+            (removed, lambda: assortment.removed if assortment else 0),
+            (added, lambda: assortment.added if assortment else 0),
+        ]
 
     def _watch(self, args: dict[str, str]) -> None:
         """Start metrics, logs and spans of this instance."""
@@ -120,11 +168,16 @@ class CascadeModel:
         self.meter.follow(PREDICATE_HITS, lambda: self.cascade.eligibility.hits)
         self.meter.follow(PREDICATES_COMPILED, lambda: self.cascade.eligibility.compiled)
         self.meter.follow(CPU_SECONDS, time.process_time)
+        if url := os.environ.get(PROFILES_URL):
+            self._bring_profiles(url)
         text = "Resident memory of a process that runs cascade; shared pages of the bundle are part of each"
         memory = gauge("shortlist_resident_memory_bytes", text, process=process)
+        offered = self._offered(process)
 
         def set_gauges() -> None:
             memory[1].set(resident_bytes())
+            for (_, metric), count in offered:
+                metric.set(count())
             for _, metric in self.gauges:
                 metric.set(1)
 
@@ -134,11 +187,44 @@ class CascadeModel:
                 metric = self.flusher.metric(REPAIRS, (("kind", kind),))
                 metric.increment(max(0, times - metric.value()))
 
+    def _bring_profiles(self, url: str) -> None:
+        """Have requests see what people did since the bundle was made, as the store at `url` knows it."""
+        from shortlist.profiles.live import FRESH, READ, LiveProfiles
+
+        families = {READ: PROFILE_SECONDS, FRESH: FRESHNESS}
+        live = LiveProfiles(
+            self.slates.recommend,
+            url,
+            self.cascade.users.known_until_ms,
+            lambda what, seconds: self.meter.took(families[what], seconds),
+            self._precomputed(url) if os.environ.get(PRECOMPUTED) else None,
+        )
+        for outcome in live.outcomes:
+            self.meter.follow(PROFILES, partial(live.outcomes.__getitem__, outcome), outcome=outcome)
+        self.recommend = live.recommend
+
+    def _precomputed(self, url: str) -> Precomputed:
+        """Let slates and lists of segments that lie in the store at `url` answer where they may."""
+        from shortlist.profiles.precomputed import Precomputed
+        from shortlist.serving.segment_watch import SegmentWatch
+
+        assortment = self.cascade.assortment
+        found = Precomputed(self.cascade.version, assortment.allows if assortment else lambda _: True)
+        for outcome in PRECOMPUTED_OUTCOMES:
+            self.meter.follow(MADE_BEFOREHAND, partial(found.outcomes.__getitem__, outcome), outcome=outcome)
+        self.meter.follow(MADE_AGE, lambda: found.age_seconds)
+        if self.cascade.device.name == "cpu":
+            self.segments = SegmentWatch(self.cascade, url)
+            self.segments.start()
+        return found
+
     def _observe(self, stage: str, seconds: float, items_in: int, items_out: int) -> None:
         self.meter.observe(stage, seconds, items_in, items_out)
         self._stages.append((time.time_ns(), stage, seconds, items_in, items_out))
         if stage == "popularity":
             self._by_popularity += items_in // self.cascade.popularity.rows.shape[1]
+        elif stage == SEGMENT and (lists := self.cascade.segments):
+            self._by_popularity += items_in // lists.length  # instead of it
 
     def _report(
         self,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -111,7 +111,7 @@ class TritonServer:
     def start(self) -> None:
         """Start the process. Raises ServerError when a port is taken or the program cannot run."""
         self.address.check()
-        command = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), str(self.install.server), *self._arguments()]
+        command = ends_with_us([str(self.install.server), *self._arguments()])
         with _signals_wait():
             self._process = subprocess.Popen(
                 command,
@@ -222,6 +222,11 @@ def _hosts(stub: psutil.Process, model: str, version: str | None) -> bool:
         folder = Path(stub.cmdline()[1]).parent
         return folder.parent.name == model and version in (None, folder.name)
     return False
+
+
+def ends_with_us(command: Sequence[str]) -> list[str]:
+    """The command line of a process that gets SIGTERM when the thread that started it ends, however that ends."""
+    return [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
 
 
 def is_dead(process: psutil.Process) -> bool:

@@ -1,9 +1,14 @@
-"""The user side of a batch: ids to histories, features and one vector each. Computed once; every stage reads it."""
+"""The user side of a batch: ids to histories, features and one vector each. Computed once; every stage reads it.
+
+What somebody did since the bundle was made comes with the request (`Request.live`); who reads it from a store is
+`shortlist.profiles.live`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,13 +18,17 @@ from shortlist.data.encoders import FeatureEncoders
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
 from shortlist.profiles.bundle import StoredProfiles
+from shortlist.profiles.online import moved
 from shortlist.stages.eligibility import Eligibility
 from shortlist.stages.popularity import Popularity
 from shortlist.types import Float32, Int32, Int64, Request, UserBatch
 
 
 class Users:
-    """Turns requests into a UserBatch, from the request's own history or the stored profile."""
+    """Turns requests into a UserBatch, from the request's own history, or the stored one and what is live after it.
+
+    `known_until_ms` is the time, ms since 1970, of the newest event that the bundle knows; 0 where it does not say.
+    """
 
     def __init__(
         self,
@@ -37,7 +46,9 @@ class Users:
         self.profiles = StoredProfiles.load(bundle)
         self.features = FeatureEncoders.from_document(bundle.document("features"))
         self.mask_seen: bool = bundle.metadata["mask_seen"]
+        self.known_until_ms: int = bundle.metadata.get("known_until_ms", 0)
         self._tower = (device or Cpu()).scorer(bundle, "user")
+        self._version, self._width = bundle.version.encode(), catalog.part("retrieval").shape[1]
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the context or the predicate does not fit the bundle."""
@@ -52,21 +63,27 @@ class Users:
     def look_up(self, requests: Sequence[Request]) -> UserBatch:
         """The user side of B valid requests as far as no tower is needed: `vectors` is empty."""
         profiles = self.profiles.find([r.user_id for r in requests])
-        known = [self._known_history(r, int(p)) for r, p in zip(requests, profiles, strict=True)]
+        told, never = self._told(requests)
+        known = [
+            rows if r.history else self._stored(int(profile), rows)
+            for r, profile, rows in zip(requests, profiles, told, strict=True)
+        ]
         history, lengths = _pad(known, self.length)
         return UserBatch(
             history,
             lengths,
             self._side(requests, profiles),
             np.empty((len(requests), 0), np.float32),
-            tuple(self._masked(r, rows) for r, rows in zip(requests, known, strict=True)),
+            tuple(map(self._masked, known, never)),
             self.popularity.segments([r.context for r in requests]),
             eligible=self.eligibility.of(requests),
+            drift=self._drift(requests),
         )
 
     def encoded(self, users: UserBatch) -> UserBatch:
         """The same users with their retrieval vectors."""
-        return replace(users, vectors=self.encode(users.history, users.lengths, users.side))
+        vectors = self.encode(users.history, users.lengths, users.side)
+        return replace(users, vectors=vectors if users.drift is None else moved(vectors, users.drift))
 
     def encode(self, history: Int32, lengths: Int64, side: Float32) -> Float32:
         """Retrieval vectors [B, D] of histories [B, L]."""
@@ -74,16 +91,40 @@ class Users:
         vectors: Float32 = self._tower({"history": items, "lengths": lengths, "side": side})
         return vectors
 
-    def _known_history(self, request: Request, profile: int) -> Int32:
-        if not request.history:
-            return self.profiles.history(profile)
-        rows = self.catalog.ids.rows(request.history)
-        return rows[rows >= 0]
+    def _drift(self, requests: Sequence[Request]) -> Float32 | None:
+        """What live profiles add to the tower's vectors [B, D]; None where none has anything for this bundle."""
+        known = {
+            i: np.frombuffer(r.live.drift, "<f4")
+            for i, r in enumerate(requests)
+            if r.live and r.live.drift and r.live.drift_bundle == self._version and not r.history
+        }
+        if not known:
+            return None
+        drift = np.zeros((len(requests), self._width), np.float32)
+        for i, values in known.items():
+            if len(values) == self._width:
+                drift[i] = values
+        return drift
 
-    def _masked(self, request: Request, history: Int32) -> Int32:
-        excluded = self.catalog.ids.rows(request.exclude)
-        excluded = excluded[excluded >= 0]
-        return np.concatenate([history, excluded]) if self.mask_seen else excluded
+    def _stored(self, profile: int, then: Int32) -> Int32:
+        """The stored history, and after it what came `then`."""
+        stored = self.profiles.history(profile)
+        return np.concatenate([stored, then]) if len(then) else stored
+
+    def _masked(self, history: Int32, never: Int32) -> Int32:
+        return np.concatenate([history, never]) if self.mask_seen else never
+
+    def _told(self, requests: Sequence[Request]) -> tuple[list[Int32], list[Int32]]:
+        """Rows of the history that comes with each request, its own or a live one, and of items never to return."""
+        histories = [r.history or (r.live.history if r.live else ()) for r in requests]
+        lists = histories + [r.exclude + r.live.disliked if r.live else r.exclude for r in requests]
+        rows = self.catalog.ids.rows([item for ids in lists for item in ids])  # all at once: a call costs some µs
+        if not len(rows):
+            return [rows] * len(requests), [rows] * len(requests)
+        ends = accumulate(map(len, lists))
+        parts = (rows[end - len(ids) : end] for ids, end in zip(lists, ends, strict=True))
+        found = [part[part >= 0] for part in parts]
+        return found[: len(requests)], found[len(requests) :]
 
     def _side(self, requests: Sequence[Request], profiles: Int32) -> Float32:
         user = self.profiles.user_features(profiles)

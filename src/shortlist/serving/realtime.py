@@ -1,0 +1,183 @@
+"""From events to slates on one machine, beside a served repository: a store, a log, its consumer and a gateway.
+
+    FOLDER/events   the log; the gateway writes it
+    FOLDER/refused  events that the consumer could make nothing of, and why
+    FOLDER/store    profiles
+
+Each part is a process of its own; one that ends is started again, and all end with this one. Several machines have a
+broker and a store instead, and run `shortlist events consume` and `shortlist gateway` by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from shortlist.errors import ConfigError, ServerError, ShortlistError
+from shortlist.events.local_log import LocalLog
+from shortlist.profiles.embedded import EmbeddedStore, free_port
+from shortlist.serving.process import ends_with_us
+
+EVENTS, REFUSED, STORE = "events", "refused", "store"
+HOST = "127.0.0.1"  # of the gateway: whoever lets others in needs keys, and starts one of their own
+LOOK_EVERY = 0.5  # seconds between two looks whether every part is there
+START = 30.0  # seconds that the gateway may take to listen
+Tell = Callable[[str], object]
+
+
+class Part(Protocol):
+    """A process that is part of it all."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+    def stop(self) -> None:
+        """End it in order."""
+
+
+class Command:
+    """A `shortlist` command as a process; what it says on standard error is told."""
+
+    def __init__(self, name: str, arguments: Sequence[str], tell: Tell) -> None:
+        self.name = name
+        self.words: deque[str] = deque(maxlen=5)
+        self._tell = tell
+        self.process = subprocess.Popen(
+            ends_with_us([sys.executable, "-P", "-m", "shortlist.cli.main", *arguments]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for us; we stop it in order
+        )
+        self._reader = threading.Thread(target=self._read, name=f"{name}-log", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """End it in order, or after ten seconds at once."""
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(1)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.words.append(line.rstrip("\n"))
+                self._tell(f"{self.name}: {self.words[-1]}")
+
+
+class Realtime:
+    """The parts. A context manager that starts store and consumer; `open_gateway` adds the way in for browsers."""
+
+    def __init__(self, folder: Path, bundle: Path, tell: Tell = lambda _: None) -> None:
+        """`bundle` says what the categories of items are, and their titles; `tell` gets what the parts say."""
+        self.events = folder / EVENTS
+        self.store = ""  # its URL, for the environment of instances
+        self._folder, self._bundle, self._tell = folder, bundle, tell
+        self._makers: dict[str, Callable[[], Part]] = {}
+        self._parts: dict[str, Part] = {}
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="shortlist-realtime", daemon=True)
+
+    def __enter__(self) -> Realtime:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start store and consumer. Raises ShortlistError when the folder is in use or cannot be used."""
+        try:
+            LocalLog(self.events).close()  # so that there is one to read before the first event
+        except OSError as error:
+            raise ConfigError(f"{self._folder}: cannot hold events ({error.strerror or error})") from error
+        self._watcher.start()
+        try:
+            self._start_store()
+            said = ["--store", self.store, "--bundle", str(self._bundle), "--dead-letters", str(self._folder / REFUSED)]
+            self._add(
+                "consumer", partial(Command, "consumer", ["events", "consume", str(self.events), *said], self._tell)
+            )
+        except BaseException:
+            self.stop()
+            raise
+
+    def open_gateway(self, grpc: str, port: int, options: Sequence[str] = ()) -> str:
+        """Start the gateway to the server at `grpc`, with further `options` of its command; gives its URL.
+
+        Raises ServerError when it does not start.
+        """
+        said = ["--grpc", grpc, "--events", str(self.events), "--profiles", self.store, "--port", str(port)]
+        make = partial(Command, "gateway", ["gateway", *said, "--run", str(self._bundle), *options], self._tell)
+        if _listens(port):
+            raise ServerError(f"--gateway-port = {port}: somebody listens on {HOST}:{port} already; choose another")
+        gateway = make()
+        self._add("gateway", make, gateway)
+        until = time.monotonic() + START
+        while not _listens(port):
+            if not gateway.alive or time.monotonic() > until:
+                raise ServerError(f"--gateway-port = {port}: the gateway does not start: {' '.join(gateway.words)}")
+            time.sleep(0.05)
+        return f"http://{HOST}:{port}"
+
+    def stop(self) -> None:
+        """End every part in order, the store last."""
+        self._stopping.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+
+    def _start_store(self) -> None:
+        """On a socket in its folder, or on a port where the folder's name is too long for that."""
+        make = partial(EmbeddedStore, self._folder / STORE)
+        try:
+            store = make()
+        except ConfigError:
+            make = partial(make, free_port())
+            store = make()
+        self.store = store.url
+        self._add("store", make, store)
+
+    def _add(self, name: str, make: Callable[[], Part], made: Part | None = None) -> None:
+        self._parts[name] = made or make()
+        self._makers[name] = make
+
+    def _watch(self) -> None:
+        """Start again what ended. A part dies with the thread that started it, so this one ends them all, too."""
+        while not self._stopping.wait(LOOK_EVERY):
+            for name, make in list(self._makers.items()):
+                if not self._parts[name].alive:
+                    self._tell(f"the {name} ended: starting it again")
+                    try:
+                        self._parts[name] = make()
+                    except (ShortlistError, OSError) as error:
+                        self._tell(f"{error}; next try in {LOOK_EVERY:g} s")
+        for part in reversed(self._parts.values()):
+            part.stop()
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False

@@ -1,0 +1,74 @@
+"""The reader of the request path, against a real store."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from shortlist.errors import ConfigError
+from shortlist.profiles.embedded import EmbeddedStore, free_port
+from shortlist.profiles.store import ProfileStore, StoreError
+from shortlist.profiles.wire import Wire
+
+
+def wired(server: EmbeddedStore, patience: float = 5.0) -> Wire:
+    wire = Wire(server.url, patience)
+    wire.connect()
+    return wire
+
+
+def test_it_reads_what_a_client_reads(server: EmbeddedStore, store: ProfileStore) -> None:
+    store.commit("t", 0, None, 1, {b"a": b"1\r\n$-1\r\n", "ü".encode(): b"", b"c": bytes(range(256))})
+    people = [b"c", b"nobody", "ü".encode(), b"a", b"", b"c"]
+    wire = wired(server)
+    assert wire.read(people) == store.read(people)
+    assert wire.read(people[::-1]) == store.read(people[::-1])
+    wire.close()
+
+
+def test_answers_may_be_larger_than_its_buffer(server: EmbeddedStore, store: ProfileStore) -> None:
+    blobs = {b"%d" % i: bytes([i]) * (40_000 + 17 * i) for i in range(64)}
+    store.commit("t", 0, None, 1, blobs)
+    wire = wired(server)
+    assert wire.read(list(blobs)) == list(blobs.values())
+    wire.close()
+
+
+def test_a_store_that_hangs_costs_its_patience(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "store") as server:
+        wire = wired(server, 0.05)
+        server.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="does not answer in time"):
+            wire.read([b"a"])
+        assert time.monotonic() - began < 5
+        server.process.send_signal(signal.SIGCONT)
+        wire.close()
+
+
+def test_a_killed_store_is_an_error(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "store") as server:
+        wire = wired(server)
+        server.kill()
+        with pytest.raises(StoreError):
+            wire.read([b"a"])
+        wire.close()
+
+
+def test_a_refusal_is_told(tmp_path: Path) -> None:
+    port = free_port()
+    with EmbeddedStore(tmp_path / "store", port) as server:
+        ProfileStore(server.url).command("CONFIG", "SET", "requirepass", "secret")
+        with pytest.raises(StoreError, match="NOAUTH"):
+            Wire(server.url, 5.0).connect()
+        wire = Wire(f"valkey://:secret@127.0.0.1:{port}/3", 5.0)
+        wire.connect()
+        assert wire.read([b"a"]) == [None]
+        wire.close()
+
+
+@pytest.mark.parametrize("url", ["", "store", "http://a/0", "valkey://", "valkey://a:port/0", "valkey://a/0?x=1"])
+def test_a_malformed_url_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ConfigError, match="profile store"):
+        Wire(url, 5.0)
