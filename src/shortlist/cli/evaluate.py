@@ -19,6 +19,9 @@ def evaluate(
     sample: Annotated[
         int | None, typer.Option(help="Held-out events to predict at most; all by default.", min=1)
     ] = None,
+    online: Annotated[
+        bool, typer.Option(help="Only tell whether user vectors that events move rank better (rolling protocol).")
+    ] = False,
 ) -> None:
     """Measure the cascade, its stages and the baselines on held-out events.
 
@@ -27,6 +30,9 @@ def evaluate(
 
     Example: shortlist evaluate runs/demo --protocol rolling --no-baselines
     """
+    if online:
+        _evaluate_online(run, as_json)
+        return
     from shortlist.evaluation.experiment import evaluate_run
 
     evaluation = evaluate_run(run, protocol, baselines=baselines, sample=sample, show_progress=True).evaluation
@@ -37,3 +43,19 @@ def evaluate(
         from shortlist.evaluation.console import print_evaluation
 
         print_evaluation(evaluation, paths)
+
+
+def _evaluate_online(run: Path, as_json: bool) -> None:
+    from shortlist.evaluation.online import online_update, table
+
+    report = online_update(run, show_progress=True)
+    path = run / "evaluation" / "online.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(report, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        Console().print(table(report))
+        typer.echo(f"all recipes: {path}")
