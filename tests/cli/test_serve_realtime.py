@@ -104,7 +104,19 @@ def start(repository: Path, folder: Path) -> Service:
     address = free_address()
     ports = ["--grpc-port", address.grpc_port, "--metrics-port", address.metrics_port, "--gateway-port", free_port()]
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(repository), "--instances", "1", "--realtime", str(folder), *map(str, ports)],
+        [
+            sys.executable,
+            "-c",
+            RUN,
+            str(repository),
+            "--instances",
+            "1",
+            "--profiles-ms",
+            "500",
+            "--realtime",
+            str(folder),
+            *map(str, ports),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

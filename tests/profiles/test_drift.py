@@ -120,14 +120,14 @@ def test_from_the_log_to_a_slate(
     server: EmbeddedStore,
     cascade: Cascade,
     drift: Drift,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shortlist.profiles.live.PATIENCE", 10.0)
     Consumer(source, store, no_facts, batch=7, moved=drift).run(until=source.ends())
     (blob,) = store.read([b"user-0"])
     assert blob is not None
     seen: list[Request] = []
-    live = LiveProfiles(lambda rs: seen.extend(rs) or cascade.recommend(rs), server.url, 0, lambda *_: None)
+    live = LiveProfiles(
+        lambda rs: seen.extend(rs) or cascade.recommend(rs), server.url, 0, lambda *_: None, patience=10.0
+    )
     (answer,) = live.recommend([Request(b"user-0")])
     live.close()
     assert isinstance(answer, Slate)

@@ -38,7 +38,7 @@ def follow(cascade: Cascade, server: EmbeddedStore) -> Iterator[Follow]:
     made = []
 
     def of(url: str = server.url, recommend=cascade.recommend, known_until_ms: int = 0, observer=lambda *_: None):  # type: ignore[no-untyped-def]
-        made.append(LiveProfiles(recommend, url, known_until_ms, observer))
+        made.append(LiveProfiles(recommend, url, known_until_ms, observer, patience=0.5))  # on a busy machine, too
         return made[-1]
 
     yield of

@@ -44,7 +44,9 @@ class Serving:
         self.offered = True
         self.computed: list[Request] = []
         self.made = Precomputed(cascade.version, lambda _: self.offered)
-        self.live = LiveProfiles(self._recommend, url, 0, lambda *_: None, self.made)
+        self.live = LiveProfiles(
+            self._recommend, url, 0, lambda *_: None, self.made, 10.0
+        )  # a busy machine is no matter
 
     def ask(self, **options: Any) -> Answer:
         (answer,) = self.live.recommend([Request(USER, **options)])
@@ -56,10 +58,7 @@ class Serving:
 
 
 @pytest.fixture
-def serving(
-    cascade: Cascade, server: EmbeddedStore, store: ProfileStore, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Serving]:
-    monkeypatch.setattr("shortlist.profiles.live.PATIENCE", 10.0)  # a busy machine is no matter here
+def serving(cascade: Cascade, server: EmbeddedStore, store: ProfileStore) -> Iterator[Serving]:
     made = Serving(cascade, server.url)
     yield made
     made.live.close()

@@ -13,7 +13,7 @@ import pytest
 
 from shortlist.bundle import Bundle
 from shortlist.events.schema import Event
-from shortlist.profiles import PRECOMPUTED, PROFILES_URL
+from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PROFILES_URL
 from shortlist.profiles.bundle import StoredProfiles
 from shortlist.profiles.embedded import EmbeddedStore
 from shortlist.profiles.layout import pack
@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 
 @pytest.fixture(scope="module")
 def live(repository: Path, server: EmbeddedStore) -> Iterator[Supervisor]:
-    environment = {PROFILES_URL: server.url, PRECOMPUTED: "1"}
+    environment = {PROFILES_URL: server.url, PATIENCE_MS: "2000", PRECOMPUTED: "1"}
     with Supervisor(repository, free_address(), instances=1, environment=environment) as supervisor:
         yield supervisor
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shortlist.errors import ConfigError, ShortlistError
-from shortlist.profiles import PRECOMPUTED, PROFILES_URL
+from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PROFILES_URL
 
 if TYPE_CHECKING:
     from shortlist.serving.process import Address
@@ -38,6 +38,9 @@ def serve(
         str | None,
         typer.Option(envvar=PROFILES_URL, help="Store of live profiles: valkey://[user:password@]host:port/database."),
     ] = None,
+    profiles_ms: Annotated[
+        float, typer.Option(min=0.1, help="Answer from stored histories (stale_profile) where it takes longer to read.")
+    ] = 5.0,
     realtime: Annotated[
         Path | None, typer.Option(help="Keep events and live profiles in this folder: store, consumer and gateway too.")
     ] = None,
@@ -114,7 +117,7 @@ def serve(
                 environment={
                     SLOW_MS: str(slow_ms),
                     **environment_for(otlp, otlp_ratio),
-                    **({PROFILES_URL: store} if store else {}),
+                    **({PROFILES_URL: store, PATIENCE_MS: str(profiles_ms)} if store else {}),
                     **({PRECOMPUTED: "1"} if precomputed else {}),
                 },
             )

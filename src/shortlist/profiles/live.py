@@ -1,7 +1,7 @@
 """Live profiles in the request path: one read of the store for a batch, for as long as the store answers at once.
 
-No request waits longer than PATIENCE for a read, and none asks a store that failed: a thread tries that again until it
-answers, and until then the bundle's stored history does, with status `stale_profile`. Like `shortlist.slates` this
+No request waits longer than `patience` for a read, and none asks a store that failed: a thread tries that again until
+it answers, and until then the bundle's stored history does, with status `stale_profile`. Like `shortlist.slates` this
 stands before a `recommend`. What a blob holds is for `layout`, what becomes of it for `shortlist.stages.users`.
 """
 
@@ -22,7 +22,7 @@ from shortlist.profiles.store import PROFILE, StoreError
 from shortlist.profiles.wire import Wire
 from shortlist.types import FULL, STALE_PROFILE, UNREAD, Live, Request, Slate
 
-PATIENCE = 0.005  # seconds that a batch waits for the store
+PATIENCE = 0.005  # seconds that a batch waits for the store, unless a deployment says otherwise
 AGAIN_AFTER = 0.1  # seconds between two tries to reach a store that failed
 PEOPLE = 20_000  # whose profiles' versions are remembered, to tell the first answer that reflects an event
 NOBODY = Live(0, 0)
@@ -49,8 +49,11 @@ class LiveProfiles:
         known_until_ms: int,
         observer: Observer,
         precomputed: Precomputed | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         """Events until `known_until_ms` are in the bundle's stored histories; `precomputed` answers what it can.
+
+        A batch waits `patience` seconds for the store.
 
         Raises ConfigError for a bad URL.
         """
@@ -59,6 +62,7 @@ class LiveProfiles:
         self._known_until_ms = known_until_ms
         self._observer = observer
         self._precomputed = precomputed
+        self._patience = patience
         self._prefixes = (PROFILE, SLATE) if precomputed else (PROFILE,)
         self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._url = url
@@ -165,7 +169,7 @@ class LiveProfiles:
 
     def _connected(self) -> Wire | None:
         """A connection that has answered a read in time; None where there is none to be had."""
-        wire = Wire(self._url, PATIENCE)
+        wire = Wire(self._url, self._patience)
         try:
             wire.connect()
         except StoreError:

@@ -23,7 +23,7 @@ from shortlist.cascade import Cascade
 from shortlist.deadlines import SEGMENT
 from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
-from shortlist.profiles import PRECOMPUTED, PRECOMPUTED_OUTCOMES, PROFILES_URL
+from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PRECOMPUTED_OUTCOMES, PROFILES_URL
 from shortlist.serving.guard import answer_each
 from shortlist.serving.logs import INTERNAL, SLOW_MS, RequestLog
 from shortlist.serving.metrics import (
@@ -189,7 +189,7 @@ class CascadeModel:
 
     def _bring_profiles(self, url: str) -> None:
         """Have requests see what people did since the bundle was made, as the store at `url` knows it."""
-        from shortlist.profiles.live import FRESH, READ, LiveProfiles
+        from shortlist.profiles.live import FRESH, PATIENCE, READ, LiveProfiles
 
         families = {READ: PROFILE_SECONDS, FRESH: FRESHNESS}
         live = LiveProfiles(
@@ -198,6 +198,7 @@ class CascadeModel:
             self.cascade.users.known_until_ms,
             lambda what, seconds: self.meter.took(families[what], seconds),
             self._precomputed(url) if os.environ.get(PRECOMPUTED) else None,
+            float(os.environ.get(PATIENCE_MS, 1e3 * PATIENCE)) / 1e3,
         )
         for outcome in live.outcomes:
             self.meter.follow(PROFILES, partial(live.outcomes.__getitem__, outcome), outcome=outcome)
