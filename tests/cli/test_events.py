@@ -85,6 +85,7 @@ def test_a_file_that_is_there_is_not_overwritten(lines: Path) -> None:
     [
         (["--impute", "guess", "--out", "x"], "one of mean, median, user_mean, knn"),
         (["--impute", "mean"], "belong together"),
+        (["--late-after", "inf"], "--late-after = inf"),
     ],
 )
 def test_wrong_options_of_quality_are_named(lines: Path, options: list[str], message: str) -> None:

@@ -284,6 +284,27 @@ def test_a_broker_that_is_not_there_is_an_error_not_a_silence() -> None:
     sink.close()
 
 
+def test_who_waits_for_a_broker_is_told_when_the_sink_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shortlist.events.kafka._TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    sink = KafkaSink(f"127.0.0.1:{port}", "events", QUIET)
+    failures: list[TransportError] = []
+
+    def append() -> None:
+        try:
+            sink.append([(b"ann", b"{}")])
+        except TransportError as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=append, daemon=True)
+    waiting.start()
+    time.sleep(0.2)
+    sink.close()
+    waiting.join(10)
+    assert ["were not appended" in str(failure) for failure in failures] == [True]
+
+
 @pytest.mark.parametrize("setting", ["acks", "enable.auto.commit", "bootstrap.servers"])
 def test_settings_that_exactly_once_depends_on_cannot_be_changed(setting: str) -> None:
     with pytest.raises(ConfigError, match=setting):

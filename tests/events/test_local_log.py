@@ -261,6 +261,24 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
         LocalLog(tmp_path / "log", partitions=3)
 
 
+@pytest.mark.parametrize("size", [0, 4, 24])
+def test_a_log_whose_list_of_offsets_is_damaged_is_named(tmp_path: Path, size: int) -> None:
+    LocalLog(tmp_path / "log", partitions=2).close()
+    (tmp_path / "log" / "durable").write_bytes(bytes(size))
+    for opened in (LocalLog, LocalSource):
+        with pytest.raises(TransportError, match="durable is damaged"):
+            opened(tmp_path / "log")
+
+
+def test_a_strangers_file_among_the_segments_is_passed_over(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path)
+    log.append([(b"ann", b"1")])
+    log.close()
+    (tmp_path / "0" / "copy.segment").write_bytes(b"2")
+    LocalLog(tmp_path).close()
+    assert [record.value for record in drain(LocalSource(tmp_path))] == [b"1"]
+
+
 def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:
     with pytest.raises(TransportError, match="holds no event log"):
         LocalSource(tmp_path)

@@ -9,7 +9,14 @@ from shortlist.events.transport import drain, open_sink, open_source, read_setti
 
 @pytest.mark.parametrize(
     "where",
-    ["kafka://", "kafka://host:9092", "kafka://host:9092/a/b", "kafka://me:secret@host/a", "kafka://host/a?b=c"],
+    [
+        "kafka://",
+        "kafka://host:9092",
+        "kafka://host:9092/a/b",
+        "kafka://me:secret@host/a",
+        "kafka://host/a?b=c",
+        "kafka://[::1",
+    ],
 )
 def test_an_address_of_kafka_is_brokers_and_a_topic_and_nothing_else(where: str) -> None:
     with pytest.raises(ConfigError, match="are settings"):

@@ -119,9 +119,9 @@ def consuming(log: Path, store: EmbeddedStore) -> Iterator[None]:
     profiles.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real Chromium, without a window."""
+    """A real Chromium, without a window. While it runs, no other test of this process may run an event loop."""
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched

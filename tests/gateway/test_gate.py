@@ -1,6 +1,7 @@
 """Keys, roles, rate limits, foreign pages and hosts: who gets in, and who is told why not."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ import httpx
 import pytest
 
 from shortlist.errors import ConfigError
+from shortlist.gateway.audit import Audit
 from shortlist.gateway.keys import Keys, make_key
 from shortlist.gateway.limits import Buckets, network
+from shortlist.gateway.metrics import AUDIT_LOST, Metrics
 from shortlist.gateway.settings import Settings
 from tests.gateway.conftest import Start, client_of
 from tests.gateway.events import event
@@ -110,6 +113,14 @@ def test_a_line_that_is_no_key_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "keys").write_text(f"\n{line}\n")
     with pytest.raises(ConfigError, match="line 2"):
         Keys(tmp_path / "keys")
+
+
+def test_a_key_is_added_to_a_file_whose_last_line_has_no_end(tmp_path: Path) -> None:
+    made = [make_key("read", tmp_path / "keys")]
+    (tmp_path / "keys").write_text((tmp_path / "keys").read_text().rstrip("\n"))
+    made += [make_key("track", tmp_path / "keys")]
+    keys = Keys(tmp_path / "keys")
+    assert [getattr(keys.whose(key), "role", None) for key in made] == ["read", "track"]
 
 
 def test_two_keys_do_not_share_a_name(tmp_path: Path) -> None:
@@ -231,6 +242,29 @@ def test_refusals_are_in_the_audit_log(keyed: httpx.Client, folder: Path) -> Non
 
 def test_the_audit_log_is_its_owners_alone(keyed: httpx.Client, folder: Path) -> None:
     assert (folder / "audit.jsonl").stat().st_mode & 0o077 == 0
+
+
+def test_a_line_torn_by_a_full_disk_is_counted_and_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics()
+    audit = Audit(tmp_path / "audit", metrics)
+    whole = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("shortlist.gateway.audit.os.write", lambda file, data: whole(file, data[:20]))
+        audit.write(status=1)
+    audit.write(status=2)
+    audit.write(status=3)
+    audit.close()
+    _, *lines = (tmp_path / "audit").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [2, 3]
+    assert metrics[AUDIT_LOST] == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, 1e-300, float("nan"), float("inf")])
+def test_a_rate_is_a_number_that_limits(rate: float) -> None:
+    with pytest.raises(ConfigError, match="--rate"):
+        Settings(rate=rate).check()
 
 
 def test_an_audit_log_on_a_full_disk_costs_no_request(start: Start) -> None:

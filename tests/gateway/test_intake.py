@@ -66,6 +66,7 @@ def test_a_log_that_refuses_is_a_503_and_the_next_events_are_taken(
         patch.setattr(LocalLog, "append", full)
         refused = client.post("/v1/events", json=event())
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert "space" not in refused.text  # nor where the log lies
     assert client.post("/v1/events", json=event()).status_code == 200
 
 

@@ -153,6 +153,19 @@ def test_a_burst_of_changes_becomes_few_slates_and_ends_with_the_last(watch: Wat
     assert len(versions) < 50
 
 
+def test_who_takes_nothing_is_not_read(connected: httpx.Client) -> None:
+    """Else the answers to its pings would gather in memory."""
+    with socket.create_connection(("127.0.0.1", connected.base_url.port or 0), timeout=5) as raw:
+        raw.sendall(
+            b"GET /v1/live?user=paul HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert b"101" in raw.recv(1024)
+        pings = (b"\x89\xfd" + bytes(4) + b"a" * 125) * 200_000
+        with pytest.raises(TimeoutError):
+            raw.sendall(pings)
+
+
 def test_who_leaves_is_forgotten(watch: Watch, connected: httpx.Client) -> None:
     until(lambda: metric(connected, "shortlist_gateway_live ") == 0)
     connection = watch("?user=gustav")

@@ -15,9 +15,10 @@ import jsonschema
 import psutil
 import pytest
 
-from shortlist.errors import ServerError
+from shortlist.errors import ConfigError, ServerError
 from shortlist.gateway import run
 from shortlist.gateway.settings import MAX_HEAD, Settings
+from shortlist.serving.tls import Tls
 from tests.gateway.conftest import Start
 from tests.gateway.events import event
 from tests.prometheus import program
@@ -69,6 +70,55 @@ def test_a_body_that_does_not_come_is_not_waited_for(raw: socket.socket, monkeyp
     assert b"408" in raw.recv(4096)
 
 
+@pytest.mark.parametrize(
+    ("request_", "rest"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", b"\r\n"),
+        (b"POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99999999\r\n\r\n{", b"a"),
+    ],
+    ids=["an empty line", "a refused body"],
+)
+def test_what_follows_an_answer_keeps_no_connection_open(
+    raw: socket.socket, monkeypatch: pytest.MonkeyPatch, request_: bytes, rest: bytes
+) -> None:
+    monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
+    raw.sendall(request_)
+    assert raw.recv(65536)
+    raw.settimeout(3)  # less than an idle connection is kept
+    raw.sendall(rest)
+    assert ends(raw)
+
+
+@pytest.mark.parametrize("endless", [b"x: aaaaaaaaaaa\r\n", b"aaaaaaaaaaaaaaaa"], ids=["trailers", "one trailer"])
+def test_what_stands_behind_a_body_does_not_gather_in_memory(raw: socket.socket, endless: bytes) -> None:
+    raw.sendall(b"POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n")
+    time.sleep(0.2)  # so that the body has been read
+    with pytest.raises(ConnectionError):
+        raw.sendall(endless * (10 << 20))
+
+
+def test_a_trailer_is_passed_over(raw: socket.socket) -> None:
+    raw.sendall(b"POST /v1/recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    raw.sendall(b"1\r\n{\r\n0\r\nx: a\r\n\r\nGET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")
+    answers = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert b"400 Bad" in answers
+    assert b"200 OK" in answers
+
+
+GREETING = (
+    b"GET /v1/live?user=a HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize("extra", [b"x: " + b"a" * 9000, b"\r\n".join([b"x: a"] * 200)], ids=["long", "many"])
+def test_a_greeting_that_the_websocket_refuses_ends_the_connection(start: Start, extra: bytes) -> None:
+    port = start().base_url.port or 0  # its end fails, too, where such a connection is left
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(GREETING + extra + b"\r\n\r\n")
+        assert ends(connection)
+
+
 def test_a_request_that_takes_too_long_is_answered_in_time(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +146,15 @@ def test_https_is_spoken_with_a_certificate(start: Start, tmp_path: Path) -> Non
     answer = httpx.get(url.join("/healthz"), verify=ssl.create_default_context(cafile=authority.cert))
     assert (url.scheme, answer.status_code) == ("https", 200)
     assert "strict-transport-security" in answer.headers
+
+
+def test_files_of_tls_that_cannot_be_used_are_named(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "pem").write_text("no certificate")
+    for cert in (tmp_path / "nowhere", tmp_path / "pem"):
+        with pytest.raises(ConfigError, match=f"--tls-cert = {cert}.*cannot be used"):
+            start(cert=cert, key=cert)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        start(grpc_tls=Tls(tmp_path / "nowhere"))
 
 
 def test_browsers_are_told_to_be_careful(client: httpx.Client) -> None:

@@ -44,7 +44,7 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_a_folder_has_one_server_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_START_S", 1.0)
     with EmbeddedStore(tmp_path) as first:
-        with pytest.raises(StoreError, match="does not start"):
+        with pytest.raises(StoreError, match="another process keeps"):
             EmbeddedStore(tmp_path)
         assert ProfileStore(first.url).command("PING") == b"PONG"
 
@@ -94,3 +94,11 @@ def test_a_server_that_cannot_start_says_where_its_reason_stands(tmp_path: Path)
 def test_a_folder_too_deep_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at most"):
         EmbeddedStore(tmp_path / ("deep" * 20))
+
+
+def test_it_is_ready_when_it_has_read_its_folder(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "store") as first:
+        fill = "for i = 1, 200000 do redis.call('SET', 'k' .. i, string.rep('x', 100)) end"
+        ProfileStore(first.url, timeout_s=60).command("EVAL", fill, 0)
+    with EmbeddedStore(tmp_path / "store") as again:
+        assert ProfileStore(again.url).command("DBSIZE") == 200_000

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 5.0  # of a batch; nobody waits for the answer as a request would
 Log = Annotated[str, typer.Argument(help="The log: a folder, or kafka://host:port/topic.")]
-Store = Annotated[str, typer.Option(help="valkey://[user:password@]host:port/db, valkeys:// for TLS, unix:///socket.")]
+Store = Annotated[
+    str,
+    typer.Option(
+        envvar="SHORTLIST_PROFILES",
+        help="valkey://[user:password@]host:port/db, valkeys:// for TLS, unix:///socket.",
+    ),
+]
 Bundle = Annotated[Path | None, typer.Option(help="Bundle whose item attributes are the categories of affinities.")]
 Kafka = Annotated[
     Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
@@ -41,12 +47,14 @@ def consume(
 ) -> None:
     """Turn events into profiles until Ctrl-C. Start it again, or more of it, at any time: no event counts twice.
 
-    Example: shortlist events consume build/events --store valkey://127.0.0.1:6379/0
+    Example: shortlist events consume build/events --store valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle
     """
     from shortlist.events.consumer import Consumer
     from shortlist.events.meters import Meters, serve
     from shortlist.events.transport import open_sink, open_source
 
+    if dead_letters and _same(log, dead_letters):
+        raise ConfigError(f"--dead-letters = {dead_letters}: is the log itself, which would never end; name another")
     source = open_source(log, group, _settings(kafka))
     dead = open_sink(dead_letters, _settings(kafka)) if dead_letters else None
     meters = Meters()
@@ -86,7 +94,7 @@ def replay(
 ) -> None:
     """Compute all profiles from the log's beginning, into a store that is empty; or check those of a live one.
 
-    Example: shortlist events replay build/events --store valkey://127.0.0.1:6379/0 --check
+    Example: shortlist events replay build/events --store valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle --check
     """
     from shortlist.events.transport import open_source
 
@@ -111,7 +119,7 @@ def export(
 ) -> None:
     """Write each event with its user's profile as it was known before it, for training.
 
-    Example: shortlist events export build/events build/known
+    Example: shortlist events export build/events build/known --bundle runs/demo/bundle
     """
     from shortlist.events.transport import open_source
     from shortlist.profiles.known import export as write
@@ -125,6 +133,17 @@ def export(
         typer.echo(f"{write(source, _facts(bundle), out, 'happened' if arrival == 'happened' else 'appended')} rows")
     finally:
         source.close()
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether both name one log."""
+    from shortlist.events.transport import KAFKA, broker_and_topic
+
+    if one.startswith(KAFKA) != other.startswith(KAFKA):
+        return False
+    if one.startswith(KAFKA):
+        return broker_and_topic(one) == broker_and_topic(other)
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _check(source: Source, store: ProfileStore, facts: Facts, moved: Moved) -> dict[str, object]:

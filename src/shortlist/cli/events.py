@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check events, watch their stream, turn it into profiles.")
 SHOWN = 20  # refused lines
+_LONGEST_S = 1e9
 Kafka = Annotated[
     Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
 ]
@@ -87,6 +88,8 @@ def quality(
         raise ConfigError("--impute and --out belong together: name a method and a new file")
     if impute is not None and where == "-":
         raise ConfigError("--impute reads twice: a file, a folder or a topic is allowed, - is not")
+    if late_after > _LONGEST_S:
+        raise ConfigError(f"--late-after = {late_after:g}: at most {_LONGEST_S:g} is allowed")
     report = assess(_records(where, kafka), round(late_after * 1000))
     if as_json:
         typer.echo(json.dumps(report.to_document(), indent=2))
@@ -105,7 +108,7 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     kafka: Kafka = None,
 ) -> None:
-    """Show the newest events of a log, and those that come.
+    """Show the newest events of a log, and those that come; or the dead letters of theirs.
 
     Example: shortlist events tail build/events --follow
     """
@@ -180,8 +183,11 @@ def _show(record: Record, user: str | None, as_json: bool) -> None:
     try:
         event = parse(record.value)
     except EventError as error:
-        if user is None:
-            typer.echo(json.dumps({**place, "refused": str(error)}) if as_json else f"{_place(record)} {_plain(error)}")
+        letter = _letter(record.value)
+        if user is None and as_json:
+            typer.echo(json.dumps({**place, **({"letter": letter} if letter else {"refused": str(error)})}))
+        elif user is None:
+            typer.echo(f"{_place(record)} {_plain(_told(letter) if letter else error)}")
         return
     if user is not None and event.user_id != user:
         return
@@ -190,6 +196,24 @@ def _show(record: Record, user: str | None, as_json: bool) -> None:
         return
     value = "" if event.value is None else f" {event.value:g}"
     typer.echo(_plain(f"{_place(record)} {event.user_id} {event.type}{value} {event.item_id}"))
+
+
+def _letter(value: bytes) -> dict[str, Any] | None:
+    """A record of a log of dead letters."""
+    import msgspec
+
+    from shortlist.events.dead_letters import DeadLetter
+
+    try:
+        letter: dict[str, Any] = msgspec.to_builtins(msgspec.json.decode(value, type=DeadLetter))
+    except msgspec.MsgspecError:
+        return None
+    return letter
+
+
+def _told(letter: dict[str, Any]) -> str:
+    raw = letter.get("raw") or letter.get("raw_base64", "")
+    return f"{letter['topic']} {letter['partition']}:{letter['offset']} {letter['reason']} | {raw}"
 
 
 def _place(record: Record) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,10 +20,13 @@ def gateway(
         str | None, typer.Option(help="Where events go: a folder, or kafka://host:port/topic; by default refused.")
     ] = None,
     kafka_settings: Annotated[
-        Path | None, typer.Option(help="JSON object of further settings of Kafka's client: TLS, user, password.")
+        Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
     ] = None,
     profiles: Annotated[
-        str | None, typer.Option(help="The profile store: valkey://host:port/0; by default nothing is live.")
+        str | None,
+        typer.Option(
+            envvar="SHORTLIST_PROFILES", help="The profile store: valkey://host:port/0; by default nothing is live."
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need --keys.")] = (
         "127.0.0.1"
@@ -60,7 +62,7 @@ def gateway(
 ) -> None:
     """Open the way in for browsers: slates, events, profiles and a live page over HTTP and WebSocket.
 
-    Example: shortlist gateway --events runs/demo/events --profiles valkey://127.0.0.1:6379/0
+    Example: shortlist gateway --events build/events --profiles valkey://127.0.0.1:6379/0
     """
     if make_key is not None:
         _make_key(make_key, keys, key_name)
@@ -105,17 +107,9 @@ def _tls(wanted: bool, ca: Path | None, cert: Path | None, key: Path | None) -> 
 
 
 def _kafka(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--kafka-settings = {path}: cannot be read ({error})") from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise ConfigError(
-            f'--kafka-settings = {path}: a JSON object of texts is allowed, {{"security.protocol": "SSL"}}'
-        )
-    return found
+    from shortlist.events.transport import read_settings
+
+    return read_settings(path) if path else {}
 
 
 def _each(values: Sequence[str] | None) -> tuple[str, ...]:

@@ -115,6 +115,10 @@ class KafkaSink:
         while len(self._producer) and time.monotonic() < until:
             with contextlib.suppress(*_FATAL):
                 self._producer.poll(_SLICE_S)
+        if len(self._producer):  # nobody would tell those who wait for the rest
+            with contextlib.suppress(*_FATAL):
+                self._producer.purge()
+                self._producer.flush(_SLICE_S)
 
 
 class KafkaSource:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from shortlist.errors import ConfigError
 from shortlist.events.transport import Record
 
 VISIBLE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0)
@@ -89,6 +90,11 @@ def serve(meters: Meters, port: int, host: str = "127.0.0.1") -> ThreadingHTTPSe
         def log_message(self, format: str, *args: object) -> None:
             """Scrapes are not news."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise ConfigError(
+            f"--metrics-port = {port}: cannot listen on {host}:{port} ({error.strerror or error}); choose another"
+        ) from error
     Thread(target=server.serve_forever, name="consumer-metrics", daemon=True).start()
     return server

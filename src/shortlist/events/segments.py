@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ _HEADER = struct.Struct("<IIq")
 _COVERED = struct.Struct("<Iq")  # by the CRC, and the value
 HEADER_BYTES = _HEADER.size
 _SUFFIX = ".segment"
+_DIGITS = 20  # of an offset in a name
+_NAME = re.compile(f"[0-9]{{{_DIGITS}}}{re.escape(_SUFFIX)}")
 _WORD = struct.calcsize("Q")
 
 
@@ -63,19 +66,22 @@ def count_frames(path: Path, most: int | None = None) -> tuple[int, int]:
 
 def segment_path(folder: Path, base: int) -> Path:
     """The segment whose first record has the offset `base`."""
-    return folder / f"{base:020d}{_SUFFIX}"
+    return folder / f"{base:0{_DIGITS}d}{_SUFFIX}"
 
 
 def segment_bases(folder: Path) -> list[int]:
-    """Offsets of the first records of a partition's segments, ascending."""
-    return sorted(int(name.removesuffix(_SUFFIX)) for name in os.listdir(folder) if name.endswith(_SUFFIX))
+    """Offsets of the first records of a partition's segments, ascending. Files of other names are not ours."""
+    return sorted(int(name[:_DIGITS]) for name in os.listdir(folder) if _NAME.fullmatch(name))
 
 
 def create(folder: Path, partitions: int) -> None:
     """Make the files of an empty log; `log.json` comes last, so that what has it is whole."""
     for number in range(partitions):
         (folder / str(number)).mkdir(exist_ok=True)
-    (folder / "durable").write_bytes(bytes(_WORD * partitions))
+    with (folder / "durable").open("wb") as offsets:
+        offsets.write(bytes(_WORD * partitions))
+        offsets.flush()
+        os.fsync(offsets.fileno())
     document = {"format": FORMAT, "id": uuid4().hex, "partitions": partitions}
     draft = folder / "log.json.draft"
     with draft.open("w", encoding="utf-8") as file:
@@ -93,7 +99,10 @@ def describe(folder: Path) -> tuple[str, int]:
         document = json.loads((folder / "log.json").read_text(encoding="utf-8"))
         found, identity, partitions = document["format"], str(document["id"]), int(document["partitions"])
     except FileNotFoundError:
-        raise TransportError(f"{folder} holds no event log; `shortlist serve --realtime` makes one") from None
+        raise TransportError(
+            f"{folder} holds no event log; `shortlist gateway --events {folder}` makes one, and `shortlist serve "
+            "--realtime FOLDER` keeps one in FOLDER/events"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise TransportError(f"{folder / 'log.json'} is damaged ({error!r}); restore it from a backup") from None
     if found != FORMAT:
@@ -102,9 +111,15 @@ def describe(folder: Path) -> tuple[str, int]:
 
 
 def map_durable(folder: Path, writable: bool) -> memoryview:
-    """The durable offsets [partitions], shared with every process that maps them; a word is read and written whole."""
+    """The durable offsets [partitions], shared with every process that maps them; a word is read and written whole.
+
+    Raises TransportError where the file does not hold as many.
+    """
     access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-    with (folder / "durable").open("r+b" if writable else "rb") as file:
+    path, (_, partitions) = folder / "durable", describe(folder)
+    with path.open("r+b" if writable else "rb") as file:
+        if os.fstat(file.fileno()).st_size != _WORD * partitions:
+            raise TransportError(f"{path} is damaged; restore the log from a backup")
         return memoryview(mmap.mmap(file.fileno(), 0, access=access)).cast("Q")
 
 

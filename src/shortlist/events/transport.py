@@ -170,7 +170,10 @@ def drain(source: Source, last: int | None = None) -> Iterator[Record]:
 
 def broker_and_topic(where: str) -> tuple[str, str]:
     """host:port[,host:port…] and topic of a kafka:// address. Raises ConfigError."""
-    parts = urlsplit(where)
+    try:
+        parts = urlsplit(where)
+    except ValueError:  # of brackets
+        parts = urlsplit("")
     topic = parts.path.strip("/")
     if not parts.netloc or not topic or "/" in topic or "@" in parts.netloc or parts.query:
         raise ConfigError(

@@ -6,6 +6,7 @@ find the lines. Rotation is logrotate's business (copytruncate).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ class Audit:
         """Raises ConfigError when the file cannot be written."""
         self._metrics = metrics
         self._file: int | None = None
+        self._torn = False  # the last line is not whole
         if path is None:
             return
         try:
@@ -37,10 +39,15 @@ class Audit:
         if self._file is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **what}
-        try:
-            os.write(self._file, msgspec.json.encode(line) + b"\n")
-        except OSError:
+        data = b"\n" * self._torn + msgspec.json.encode(line) + b"\n"
+        written = 0
+        with contextlib.suppress(OSError):
+            written = os.write(self._file, data)
+        if written < len(data):
+            self._torn = self._torn or written > 0
             self._metrics.count(AUDIT_LOST)
+        else:
+            self._torn = False
 
     def close(self) -> None:
         """Close the file."""

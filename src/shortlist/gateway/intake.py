@@ -7,6 +7,7 @@ consumer to find out, so whoever got no answer sends again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,6 +32,7 @@ _FIELDS = frozenset(Event.__struct_fields__)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_log = logging.getLogger("shortlist.gateway")
 
 
 class Intake:
@@ -105,9 +107,11 @@ class Intake:
 
 
 def _failure(error: BaseException | None) -> BaseException | None:
-    """What callers are told when the log refused their events."""
-    known = isinstance(error, ShortlistError | OSError)
-    return busy(f"the events were not all written ({error}); send them again") if known else error
+    """What callers are told when the log refused their events; where it lies and what ails it is not for them."""
+    if not isinstance(error, ShortlistError | OSError):
+        return error
+    _log.warning("%s", error)
+    return busy("the events were not all written; send them again")
 
 
 def split(body: bytes) -> tuple[list[bytes], str]:

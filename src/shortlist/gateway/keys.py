@@ -84,8 +84,13 @@ def make_key(role: str, path: Path, name: str = "") -> str:
     line = json.dumps({"name": name, "role": role, "sha256": hashlib.sha256(key.encode()).hexdigest()})
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with open(descriptor, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+        file.write(line + "\n" if _ends_whole(path) else f"\n{line}\n")
     return key
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether the last line has its end: editors leave it out, and two keys on one line would shut everybody out."""
+    return path.read_bytes()[-1:] in (b"", b"\n")
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shortlist.errors import MissingExtraError, ServerError
+from shortlist.errors import ConfigError, MissingExtraError, ServerError
 from shortlist.gateway.app import create_app
 from shortlist.gateway.settings import HEAD_SECONDS, MAX_CONNECTIONS, MAX_HEAD, STALLED_SECONDS, Settings
 
 try:
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 except ImportError as error:
     raise MissingExtraError("uvicorn", "gateway") from error
 
@@ -29,10 +31,14 @@ _BACKLOG = 512
 
 
 class BoundedHead(HttpToolsProtocol):
-    """HTTP/1.1 whose request heads are of bounded size and come in bounded time."""
+    """HTTP/1.1 whose request heads are of bounded size and come in bounded time, and what is not asked for likewise.
 
-    _received = 0  # bytes of the head that is coming
-    _heads = 0  # that were whole
+    That is what follows an answer: empty lines, or the rest of a body that was refused. What stands behind a body in
+    chunks (trailers) is passed over; by itself it would gather in memory.
+    """
+
+    _received = 0  # bytes since there was a whole head or a piece of a body
+    _useful = False  # the bytes that are being read hold one of these
     _timer: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -47,12 +53,15 @@ class BoundedHead(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        before = self._heads
+        self._useful = False
         super().data_received(data)
-        if self._timer is not None:  # a head has begun, or is awaited
-            self._received = self._received + len(data) if self._heads == before else 0
-            if self._received > MAX_HEAD:
-                self._cut()
+        if self.transport.get_protocol() is not self:  # it is a WebSocket now
+            return
+        self._received = 0 if self._useful else self._received + len(data)
+        if self._received > MAX_HEAD:
+            self._cut()
+        elif self._timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._begin()
 
     def on_message_begin(self) -> None:
         """The first byte of a request came."""
@@ -60,11 +69,21 @@ class BoundedHead(HttpToolsProtocol):
         if self._timer is None:
             self._begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head, or of what follows a body in chunks."""
+        if self._timer is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._heads += 1
+        self._useful = True
         self._end()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body came."""
+        self._useful = True
+        super().on_body(body)
 
     def _begin(self) -> None:
         self._received = 0
@@ -78,6 +97,30 @@ class BoundedHead(HttpToolsProtocol):
     def _cut(self) -> None:
         self._end()
         self.transport.abort()
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that is not left open where its greeting is none, and is not read while it takes nothing."""
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio. A greeting comes whole, from the request's head."""
+        try:
+            super().data_received(data)
+        finally:
+            if not self.handshake_initiated:
+                self.transport.set_protocol(self)  # which takes the connection off the list
+                self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """See asyncio. Pings are answered as they are read: their answers would gather in memory."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
 
 
 def serve(settings: Settings, on_url: Callable[[str], None] = lambda _: None) -> None:
@@ -111,11 +154,12 @@ def running(settings: Settings) -> Iterator[str]:
 
 def _server(settings: Settings) -> uvicorn.Server:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _check_certificate(settings)
     config = uvicorn.Config(
         create_app(settings),
         loop="asyncio",  # uvloop saves a tenth, and hangs as it closes once gRPC has used it
         http=BoundedHead,
-        ws="websockets-sansio",
+        ws=BoundedSocket,
         ws_max_size=1024,  # clients have nothing to say
         ws_per_message_deflate=False,
         log_config=None,
@@ -129,6 +173,19 @@ def _server(settings: Settings) -> uvicorn.Server:
         ssl_keyfile=settings.key,
     )
     return uvicorn.Server(config)
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raise ConfigError where HTTPS cannot be spoken with the files given."""
+    if settings.cert is None or settings.key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.cert, settings.key, password="")
+    except OSError as error:
+        raise ConfigError(
+            f"--tls-cert = {settings.cert}, --tls-key = {settings.key}: cannot be used ({error.strerror or error}); a "
+            "certificate and its key without a password, as PEM, are allowed"
+        ) from error
 
 
 def _listen(settings: Settings) -> socket.socket:

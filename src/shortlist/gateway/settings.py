@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,13 +54,27 @@ class Settings:
             )
         if (self.cert is None) != (self.key is None):
             raise ConfigError("--tls-cert and --tls-key: HTTPS needs both; give them, or leave both out")
+        if self.cert and self.key:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password=lambda: "")
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"--tls-cert = {self.cert}, --tls-key = {self.key}: no PEM certificate with its key ({error})"
+                ) from error
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ConfigError(f"--origin = {origin}: scheme://host[:port] is allowed, such as https://shop.example")
-        if self.rate <= 0 or self.burst < 1:
+        for proxy in self.proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ConfigError(f"--proxy = {proxy}: {error}; such as 10.0.0.1 or 10.0.0.0/8 is allowed") from error
+        if not 1e-3 <= self.rate < float("inf") or self.burst < 1:  # NaN is not, either
             raise ConfigError(
-                f"--rate = {self.rate:g}, --burst = {self.burst}: more than 0, and at least 1, is allowed"
+                f"--rate = {self.rate:g}, --burst = {self.burst}: at least 0.001, and at least 1, is allowed"
             )
+        if self.grpc_tls:
+            self.grpc_tls.check()
 
 
 def is_loopback(host: str) -> bool:

@@ -97,19 +97,27 @@ class EmbeddedStore:
         self.process.wait()
 
     def _wait(self) -> None:
-        """Until this very process answers: a predecessor may still be at its end."""
+        """Until this very process answers, from all that it knows: a predecessor may still be at its end."""
         store = ProfileStore(self.url)
         end = time.monotonic() + _START_S
         while not self._answers(store):
             if not self.alive or time.monotonic() > end:
+                why = "another process keeps the folder in use" if self._waits() else f"see {self.log}"
                 self.kill()
-                raise StoreError(f"embedded store in {self.folder} does not start: see {self.log}")
+                raise StoreError(f"embedded store in {self.folder} does not start: {why}")
             time.sleep(0.01)
         store.close()
 
+    def _waits(self) -> bool:
+        """Whether it is the launcher still, because somebody else has the folder's lock."""
+        with contextlib.suppress(OSError):
+            return _LAUNCH.encode() in Path(f"/proc/{self.process.pid}/cmdline").read_bytes()
+        return False
+
     def _answers(self, store: ProfileStore) -> bool:
         try:
-            return f"process_id:{self.process.pid}\r".encode() in store.command("INFO", "server")
+            said = store.command("INFO")
+            return f"process_id:{self.process.pid}\r".encode() in said and b"\nloading:0\r" in said
         except StoreError:
             return False
 
