@@ -63,10 +63,12 @@ def drop(bits: Bitmap, rows: Int32) -> None:
 
 @njit(nogil=True, no_cfunc_wrapper=True)
 def contains(bits: Bitmap, rows: Int32) -> Bool:
-    """Whether each of `rows` is in the set."""
-    found = np.empty(len(rows), np.bool_)
+    """Whether each of `rows` is in the set; rows beyond it are not: new items may join while a batch runs."""
+    found = np.zeros(len(rows), np.bool_)
     for i in range(len(rows)):
-        found[i] = bits[np.uint32(rows[i]) >> np.uint32(3)] >> np.uint8(rows[i] & 7) & 1
+        byte = np.uint32(rows[i]) >> np.uint32(3)
+        if byte < np.uint32(len(bits)):
+            found[i] = bits[byte] >> np.uint8(rows[i] & 7) & 1
     return found
 
 

@@ -153,6 +153,10 @@ class Costs:
         if cost := self.stages.get(other):
             self.stages[stage] = StageCost(cost.fixed, cost.each, cost.slow)
 
+    def forget(self, stage: str) -> None:
+        """The stage is no more."""
+        self.stages.pop(stage, None)
+
     def leave_out(self, effort: Effort) -> None:
         """A batch runs with `effort`."""
         for stage in LEFT_OUT[effort.status]:
@@ -214,7 +218,7 @@ class Costs:
         return HEADROOM * fixed, HEADROOM * each
 
     def _refuse_all(self) -> None:
-        for cost in self.stages.values():
+        for cost in [*self.stages.values()]:  # another thread may add one
             cost.skip()
 
 

@@ -88,13 +88,15 @@ def map_with_room(path: Path, rows: int) -> tuple[NDArray[Any], int]:
     known = np.load(path, mmap_mode="r", allow_pickle=False)
     if not known.flags.c_contiguous or rows < len(known):
         raise ValueError(f"{path}: {known.shape} in C order cannot be continued to {rows} rows")
-    size = known.offset + rows * known[:1].nbytes
+    length, size = known.offset + known.nbytes, known.offset + rows * known[:1].nbytes
     protection, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _NO_RESERVE
     start = _mapped(None, size, protection, private | mmap.MAP_ANONYMOUS, -1)
     memory = (ctypes.c_char * size).from_address(start)
-    weakref.finalize(memory, _libc.munmap, start, size)
+    weakref.finalize(memory, _libc.munmap, start, size).atexit = False  # threads may read until the process is gone
     with path.open("rb") as file:
-        _mapped(start, os.fstat(file.fileno()).st_size, protection, private | _FIXED, file.fileno())
+        if os.fstat(file.fileno()).st_size != length:  # a larger one would be laid over the memory of others
+            raise ValueError(f"{path}: has been replaced while it was read, or is damaged")
+        _mapped(start, length, protection, private | _FIXED, file.fileno())
     table = np.frombuffer(memory, known.dtype, rows * known[:1].size, known.offset)
     return table.reshape(rows, *known.shape[1:]), len(known)
 

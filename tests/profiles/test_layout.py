@@ -64,6 +64,12 @@ def test_a_blob_cut_short_is_refused() -> None:
         unpack(pack(profile_of([event()]))[:-1])
 
 
+@pytest.mark.parametrize("lost", [1, 40])
+def test_the_short_way_refuses_a_blob_cut_short(lost: int) -> None:
+    with pytest.raises(DataError, match="its header says"):
+        recent(pack(profile_of([event(f"i{i}", "like") for i in range(9)]))[:-lost])
+
+
 PUBLISHED = [
     ("01 01 01 02 02 000000", "format, N, M, C, session's C, nothing"),
     ("0100000000000000 7b68e5cf8b010000", "version, updated_ms"),

@@ -1,11 +1,13 @@
 """Requests that see what people did a moment ago, from a real store; and what they get when it does not answer."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shortlist.cascade import Cascade
@@ -250,3 +252,34 @@ def test_a_refused_request_stays_refused(follow: Follow, mortal: EmbeddedStore) 
     mortal.kill()
     (answer,) = live.recommend([Request(b"user-0", context={"hour": "noon"})])
     assert not isinstance(answer, Slate)
+
+
+def test_a_damaged_blob_costs_only_its_person(follow: Follow, store: ProfileStore) -> None:
+    put(store, pack(profile_of([event("item-7", "like")] * 2))[:-3])
+    live = follow()
+    assert [ask(live).status, ask(live, b"user-1").status] == [STALE_PROFILE, FULL]
+
+
+@pytest.mark.parametrize("vector", [b"odd", bytes(4)])
+def test_a_vector_of_another_width_is_passed_over(
+    cascade: Cascade, follow: Follow, store: ProfileStore, vector: bytes
+) -> None:
+    moved = {"vector": vector, "vector_bundle": cascade.version.encode()}
+    put(store, pack(msgspec.structs.replace(profile_of([event("item-7", "like")]), **moved)))
+    assert ask(follow()).status == FULL
+
+
+def test_a_connection_that_comes_after_the_end_is_let_go(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, let_go = follow(f"unix://{tmp_path}/socket"), threading.Event()
+
+    class Late:
+        close = staticmethod(let_go.set)
+
+    def connected() -> Late:
+        live.close()
+        return Late()
+
+    monkeypatch.setattr(live, "_connected", connected)
+    assert let_go.wait(10)

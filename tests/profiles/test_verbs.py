@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,10 @@ def run(*words: object) -> dict[str, object]:
     return found | {"exit": result.exit_code}
 
 
+def consume(*words: object) -> None:
+    CliRunner().invoke(app, ["events", "consume", *map(str, words)], catch_exceptions=False)
+
+
 def test_consume_works_until_it_is_asked_to_end(log: Path, store: ProfileStore, server: EmbeddedStore) -> None:
     port = free_port()
     command = [sys.executable, "-m", "shortlist.cli.main", "events", "consume", str(log), "--store", server.url]
@@ -53,6 +58,18 @@ def test_consume_works_until_it_is_asked_to_end(log: Path, store: ProfileStore, 
         assert process.wait(20) == 0
     assert 'shortlist_events_total{outcome="applied"}' in metrics
     assert run("replay", log, "--store", server.url, "--check")["profiles_equal"] is True
+
+
+def test_dead_letters_do_not_go_into_the_log_itself(log: Path, server: EmbeddedStore) -> None:
+    with pytest.raises(ConfigError, match="is the log itself"):
+        consume(log, "--store", server.url, "--dead-letters", log.parent / "other" / ".." / "log")
+
+
+def test_a_taken_port_of_metrics_is_named(log: Path, server: EmbeddedStore) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--metrics-port = {port}: cannot listen"):
+            consume(log, "--store", server.url, "--metrics-port", port)
 
 
 def test_replay_fills_an_empty_store_as_the_check_wants_it(

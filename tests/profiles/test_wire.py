@@ -1,6 +1,8 @@
 """The reader of the request path, against a real store."""
 
 import signal
+import socket
+import threading
 import time
 from pathlib import Path
 
@@ -72,3 +74,24 @@ def test_a_refusal_is_told(tmp_path: Path) -> None:
 def test_a_malformed_url_is_refused_at_once(url: str) -> None:
     with pytest.raises(ConfigError, match="profile store"):
         Wire(url, 5.0)
+
+
+@pytest.mark.parametrize("answer", [b"*1\r\n:5\r\n", b"*1\r\n$x\r\n\r\n", b"*1\r\n$1\r\na\r\n*1\r\n"])
+def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            client, _ = server.accept()
+            with client:
+                for said in (b"*1\r\n$-1\r\n", answer):
+                    client.recv(1000)
+                    client.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        wire = Wire(f"valkey://127.0.0.1:{server.getsockname()[1]}/0", 5.0)
+        wire.connect()
+        with pytest.raises(StoreError, match="no list of blobs"):
+            wire.read([b"a"])
+        wire.close()
+        thread.join()

@@ -4,13 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from shortlist.bundle import Bundle
 from shortlist.cascade import Cascade
+from shortlist.deadlines import SEGMENT as SEGMENT_STAGE
+from shortlist.deadlines import StageCost
 from shortlist.profiles.embedded import EmbeddedStore
-from shortlist.profiles.precomputed import SEGMENT
+from shortlist.profiles.precomputed import SEGMENT, pack, read_segment
 from shortlist.profiles.store import ProfileStore
 from shortlist.serving.precompute import Slates, segment_blobs
 from shortlist.serving.segment_watch import SegmentWatch
@@ -107,3 +111,31 @@ def test_once_started_it_looks_by_itself(
         while cascade.segments is None and time.monotonic() < until:
             time.sleep(0.01)
     assert cascade.segments is not None
+
+
+@pytest.mark.parametrize(
+    "damage", [{"items": [b"no such item"] * 200}, {"items": [b"item-1"]}, {"centroid": b"1234"}, {"centroid": b"1"}]
+)
+def test_segments_that_do_not_fit_the_bundle_are_not_used(
+    cascade: Cascade, server: EmbeddedStore, store: ProfileStore, blobs: dict[bytes, bytes], damage: dict[str, Any]
+) -> None:
+    whole = read_segment(blobs[SEGMENT + b"1"])
+    assert whole is not None
+    Slates(store, 100).put(blobs | {SEGMENT + b"1": pack(msgspec.structs.replace(whole, **damage))})
+    with watching(cascade, server.url) as watch:
+        watch.look()
+    assert cascade.segments is None
+
+
+def test_without_segments_nobody_expects_their_cost(
+    cascade: Cascade, server: EmbeddedStore, store: ProfileStore, blobs: dict[bytes, bytes]
+) -> None:
+    cascade.costs.stages["retrieve"] = StageCost(1.0, 1.0)
+    Slates(store, 100).put(blobs)
+    with watching(cascade, server.url) as watch:
+        watch.look()
+        known = SEGMENT_STAGE in cascade.costs.stages
+        store.command("FLUSHALL")
+        watch.look()
+    assert known
+    assert SEGMENT_STAGE not in cascade.costs.stages

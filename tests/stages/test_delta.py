@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from shortlist.cascade import Cascade
 from shortlist.devices import cells
+from shortlist.slates import SlateCache
 from shortlist.stages.assortment import Assortment
 from shortlist.types import Candidates, Request, Slate
 from tests.eligible import attributes_of, is_eligible, make_items, predicates
@@ -235,3 +236,73 @@ def test_a_bundle_without_maps_takes_no_new_items_and_says_why(tmp_path: Path) -
     cascade = Cascade.load(make_bundle(tmp_path / "plain"), room=10)
     assortment = _offer(cascade, {b"new": {}})
     assert "cannot take new items: it knows no item attributes" in assortment.refused[b"new"]
+
+
+def _trending(path: Path) -> Cascade:
+    """A cascade that offers `new`, which is what people take to now."""
+    cascade = Cascade.load(path, seed=0, room=10)
+    assortment = _offer(cascade, {b"new": CONTENTS[0]})
+    assortment.trending = 1.0
+    counted = {"at_ms": 0, "half_lives_s": [3600, 86_400], "totals": [500.0] * 2, "items": [["new", 500.0, 500.0]]}
+    assortment.trend([counted], 0)
+    return cascade
+
+
+@pytest.mark.parametrize("leave", [Assortment.remove, Assortment.forget])
+def test_the_only_new_item_is_in_no_slate_once_it_is_gone(
+    path: Path, leave: Callable[[Assortment, bytes], None]
+) -> None:
+    cascade = _trending(path)
+    assortment = cascade.assortment
+    cache = SlateCache(cascade.recommend, 10, assortment)
+    assert b"new" in _slate(cascade, Request(diversity=0.0))
+    (kept,) = cache.recommend([Request(diversity=0.0)])
+    assert isinstance(kept, Slate)
+    assert assortment is not None
+    leave(assortment, b"new")
+    assortment.publish()
+    assert b"new" not in _slate(cascade, Request(diversity=0.0))
+    assert b"new" not in _slate(cascade, Request(diversity=0.0, eligible={"in_stock": {"not": [], "missing": True}}))
+    (again,) = cache.recommend([Request(diversity=0.0)])
+    assert isinstance(again, Slate)
+    assert b"new" not in again.item_ids
+
+
+def test_a_batch_that_began_before_a_new_item_trended_answers(path: Path) -> None:
+    cascade = Cascade.load(path, room=3000)
+    users = cascade.users.look_up([Request(eligible={"in_stock": True})])
+    assortment = _offer(cascade, {f"new-{i}".encode(): CONTENTS[0] for i in range(3000)})
+    assortment.trending = 1.0
+    items = [[f"new-{i}", 500.0, 500.0] for i in range(2900, 3000)]
+    assortment.trend([{"at_ms": 0, "half_lives_s": [3600, 86_400], "totals": [5e4] * 2, "items": items}], 0)
+    assert cascade.popularity(users, 50).rows.max() < ITEMS
+
+
+def test_a_slate_with_an_item_that_nobody_knows_is_not_allowed(path: Path) -> None:
+    assortment = Cascade.load(path, room=10).assortment
+    assert assortment is not None
+    assert assortment.allows([b"item-1"])
+    assert not assortment.allows([b"item-1", b"new"])
+
+
+def test_a_slate_that_the_deployment_forbids_is_not_allowed(path: Path) -> None:
+    assortment = Cascade.load(path, eligible={"in_stock": True}, room=10).assortment
+    assert assortment is not None
+    for row, item in enumerate(TABLE[:20]):
+        assert assortment.allows([f"item-{row}".encode()]) == is_eligible(item, {"in_stock": True})
+
+
+def test_what_cannot_be_offered_is_not_restored_as_it_was(on_path: Callable[[str], Cascade]) -> None:
+    assortment = _offer(on_path("cells"), {b"new": CONTENTS[0]})
+    assortment.add(b"new", {"year": "soon"})
+    assortment.restore(b"new")
+    assortment.publish()
+    assert assortment.added == 0
+
+
+def test_a_group_that_is_no_number_where_the_data_have_numbers_is_refused(tmp_path: Path) -> None:
+    kept = {"attributes": attributes_of(TABLE), "contents": CONTENTS, "group_by": "price", "max_per_group": 3}
+    cascade = Cascade.load(make_bundle(tmp_path / "bundle", ITEMS, **kept), room=10)
+    assortment = _offer(cascade, {b"bad": {"price": "cheap"}, b"good": {"price": 3}}, removed=[b"item-1"])
+    assert assortment.refused[b"bad"].startswith("item.price = 'cheap'")
+    assert (assortment.added, assortment.removed) == (1, 1)

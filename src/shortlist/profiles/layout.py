@@ -73,7 +73,7 @@ def unpack(blob: bytes) -> Profile:
         parts.append(blob[at : at + length])
         at += length
     if at != len(blob):
-        raise DataError(f"profile of {len(blob)} bytes: its header says {at}; replay the log to write it anew")
+        raise _damaged(blob, at)
     seconds, millis, values, kinds, seen, states, session_states = parts[:7]
     items, disliked, names, session_id, session_names, context, vector_bundle, vector = parts[7:]
     session = Session(session_id, started_ms, events, Affinities(session_names, session_states))
@@ -114,6 +114,8 @@ def recent(blob: bytes, until_ms: int = 0) -> Recent:
     view, at = memoryview(blob), _HEADER.size
     ids = at + 9 * n + MARK * m + _STATE * (c + session_c)
     disliked = ids + items_length
+    if (end := disliked + sum(fields[18:])) != len(blob):
+        raise _damaged(blob, end)
     liked = []
     if until_ms < updated_ms:
         seconds, millis = view[at : at + 4 * n], view[at + 4 * n : at + 6 * n]
@@ -128,3 +130,7 @@ def _check(blob: bytes) -> None:
     if len(blob) < _HEADER.size or blob[0] != FORMAT:
         found = f"format {blob[0]}" if len(blob) >= _HEADER.size else f"{len(blob)} bytes"
         raise DataError(f"profile: {found}, this version reads format {FORMAT}; replay the log to write it anew")
+
+
+def _damaged(blob: bytes, length: int) -> DataError:
+    return DataError(f"profile of {len(blob)} bytes: its header says {length}; replay the log to write it anew")

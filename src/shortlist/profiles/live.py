@@ -163,8 +163,10 @@ class LiveProfiles:
 
     def _reconnect(self) -> None:
         while not self._closed.wait(AGAIN_AFTER):
-            self._wire = self._connected()
-            if self._wire:
+            if wire := self._connected():
+                self._wire = wire
+                if self._closed.is_set():
+                    self.close()
                 return
 
     def _connected(self) -> Wire | None:

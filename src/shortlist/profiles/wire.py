@@ -53,6 +53,8 @@ class Wire:
                 answer += more
         except OSError as error:
             raise StoreError(f"the profile store does not answer in time ({error})") from error
+        except ValueError as error:
+            raise StoreError(f"the profile store answers what is no list of blobs ({error})") from error
         return blobs
 
     def close(self) -> None:
@@ -61,7 +63,9 @@ class Wire:
 
 
 def _blobs(answer: bytes, count: int) -> list[bytes | None] | None:
-    """What `answer` says, as far as it has come: None where it is not whole. Raises StoreError for a refusal."""
+    """What `answer` says, as far as it has come: None where it is not whole. Raises StoreError for a refusal,
+    ValueError for what is no answer to MGET.
+    """
     at = answer.find(b"\r\n") + 2
     if at < 2:
         return None
@@ -72,10 +76,14 @@ def _blobs(answer: bytes, count: int) -> list[bytes | None] | None:
         end = answer.find(b"\r\n", at)
         if end < 0:
             return None
+        if answer[at : at + 1] != b"$":
+            raise ValueError(answer[at:end][:80])
         size, at = int(answer[at + 1 : end]), end + 2
         if size < 0:
             blobs.append(None)
         else:
             blobs.append(answer[at : at + size])
             at += size + 2
-    return blobs if at <= len(answer) else None
+    if at < len(answer):  # the rest would be taken for the answer to the next question
+        raise ValueError(f"{len(answer) - at} bytes too many")
+    return blobs if at == len(answer) else None

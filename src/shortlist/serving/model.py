@@ -12,7 +12,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from shortlist.cascade import Cascade
 from shortlist.deadlines import SEGMENT
 from shortlist.devices import choose_device
 from shortlist.errors import DeadlineError, RequestError, ShortlistError
-from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PRECOMPUTED_OUTCOMES, PROFILES_URL
+from shortlist.profiles import PROFILES_URL
 from shortlist.serving.guard import answer_each
 from shortlist.serving.logs import INTERNAL, SLOW_MS, RequestLog
 from shortlist.serving.metrics import (
@@ -31,13 +30,8 @@ from shortlist.serving.metrics import (
     CACHE_HITS,
     CPU_SECONDS,
     ERRORS,
-    FRESHNESS,
-    MADE_AGE,
-    MADE_BEFOREHAND,
     PREDICATE_HITS,
     PREDICATES_COMPILED,
-    PROFILE_SECONDS,
-    PROFILES,
     REPAIRS,
     Flusher,
     Meter,
@@ -63,9 +57,7 @@ from shortlist.stages.assortment import MOST_NEW
 from shortlist.types import Request, Slate
 
 if TYPE_CHECKING:
-    from shortlist.profiles.precomputed import Precomputed
-    from shortlist.serving.offer import ItemFollower
-    from shortlist.serving.segment_watch import SegmentWatch
+    from shortlist.serving.from_store import FromStore
 
 
 class CascadeModel:
@@ -94,9 +86,8 @@ class CascadeModel:
         self._answered, self._batch = time.time_ns(), 1  # when the last batch was done, and its size
         self._by_popularity = 0
         self._stages: list[Told] = []  # of the batch that runs
-        self.follower = self._followed()
-        self.segments: SegmentWatch | None = None
         self._watch(args)
+        self.store = self._store()
         gc.freeze()  # what is loaded stays: no collection needs to look through it, which takes tens of milliseconds
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -122,30 +113,24 @@ class CascadeModel:
         to freed memory; and a Python process that ends with metrics crashes where they are deleted.
         """
         self.flusher.stop()
-        for following in (self.follower, self.segments):
-            if following:
-                following.stop()
+        if self.store:
+            self.store.stop()
         for _, metric in self.gauges:
             metric.set(0)  # instances of the same labels that stay set it again
         if self.spans:
             self.spans.close()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
-    def _followed(self) -> ItemFollower | None:
-        """Follow what the store, where there is one, says of the items on offer."""
+    def _store(self) -> FromStore | None:
+        """Have requests see what the store, where there is one, knows besides the bundle."""
         url = os.environ.get(PROFILES_URL)
         if not url:
             return None
-        if self.cascade.assortment is None:
-            pb_utils.Logger.log_warn(
-                "on a GPU, cascade offers what its bundle knows: changes of items are not followed"
-            )
-            return None
-        from shortlist.serving.offer import ItemFollower
+        from shortlist.serving.from_store import FromStore
 
-        follower = ItemFollower(url, self.cascade.assortment)
-        follower.start()
-        return follower
+        store = FromStore(url, self.cascade, self.recommend, self.meter, os.environ, pb_utils.Logger.log_warn)
+        self.recommend = store.recommend
+        return store
 
     def _offered(self, process: str) -> list[tuple[Any, Callable[[], int]]]:
         """Gauges of what is not as in the bundle, and what says them."""
@@ -168,8 +153,6 @@ class CascadeModel:
         self.meter.follow(PREDICATE_HITS, lambda: self.cascade.eligibility.hits)
         self.meter.follow(PREDICATES_COMPILED, lambda: self.cascade.eligibility.compiled)
         self.meter.follow(CPU_SECONDS, time.process_time)
-        if url := os.environ.get(PROFILES_URL):
-            self._bring_profiles(url)
         text = "Resident memory of a process that runs cascade; shared pages of the bundle are part of each"
         memory = gauge("shortlist_resident_memory_bytes", text, process=process)
         offered = self._offered(process)
@@ -186,38 +169,6 @@ class CascadeModel:
             for kind, times in repairs_of(args).items():
                 metric = self.flusher.metric(REPAIRS, (("kind", kind),))
                 metric.increment(max(0, times - metric.value()))
-
-    def _bring_profiles(self, url: str) -> None:
-        """Have requests see what people did since the bundle was made, as the store at `url` knows it."""
-        from shortlist.profiles.live import FRESH, PATIENCE, READ, LiveProfiles
-
-        families = {READ: PROFILE_SECONDS, FRESH: FRESHNESS}
-        live = LiveProfiles(
-            self.slates.recommend,
-            url,
-            self.cascade.users.known_until_ms,
-            lambda what, seconds: self.meter.took(families[what], seconds),
-            self._precomputed(url) if os.environ.get(PRECOMPUTED) else None,
-            float(os.environ.get(PATIENCE_MS, 1e3 * PATIENCE)) / 1e3,
-        )
-        for outcome in live.outcomes:
-            self.meter.follow(PROFILES, partial(live.outcomes.__getitem__, outcome), outcome=outcome)
-        self.recommend = live.recommend
-
-    def _precomputed(self, url: str) -> Precomputed:
-        """Let slates and lists of segments that lie in the store at `url` answer where they may."""
-        from shortlist.profiles.precomputed import Precomputed
-        from shortlist.serving.segment_watch import SegmentWatch
-
-        assortment = self.cascade.assortment
-        found = Precomputed(self.cascade.version, assortment.allows if assortment else lambda _: True)
-        for outcome in PRECOMPUTED_OUTCOMES:
-            self.meter.follow(MADE_BEFOREHAND, partial(found.outcomes.__getitem__, outcome), outcome=outcome)
-        self.meter.follow(MADE_AGE, lambda: found.age_seconds)
-        if self.cascade.device.name == "cpu":
-            self.segments = SegmentWatch(self.cascade, url)
-            self.segments.start()
-        return found
 
     def _observe(self, stage: str, seconds: float, items_in: int, items_out: int) -> None:
         self.meter.observe(stage, seconds, items_in, items_out)

@@ -48,9 +48,11 @@ class SegmentWatch:
             return
         if not segments:
             self._cascade.segments, self._made_ms = None, 0
+            self._cascade.costs.forget(SEGMENT_STAGE)
         elif segments[0].made_ms != self._made_ms:
+            lists = self._lists(segments)
             self._cascade.costs.like(SEGMENT_STAGE, "retrieve")
-            self._cascade.segments, self._made_ms = self._lists(segments), segments[0].made_ms
+            self._cascade.segments, self._made_ms = lists, segments[0].made_ms
 
     def _read(self) -> list[Segment]:
         """All segments of the cascade's bundle; none where one is missing, or of another bundle."""
@@ -60,7 +62,12 @@ class SegmentWatch:
         keys = [SEGMENT + str(i).encode() for i in range(first.of)]
         found = [read_segment(blob) for blob in self._store.command("MGET", *keys)]
         whole = [s for s in found if s and (s.bundle, s.made_ms, s.of) == (first.bundle, first.made_ms, first.of)]
-        return whole if len(whole) == first.of else []
+        return whole if len(whole) == first.of and all(self._fits(s, len(first.items)) for s in whole) else []
+
+    def _fits(self, segment: Segment, length: int) -> bool:
+        """Whether the bundle can use a segment with a list of `length`; any other, or an unknown item, is damage."""
+        width, rows = self._cascade.retrieve.vectors.shape[1], self._cascade.catalog.ids.rows(segment.items)
+        return len(segment.centroid) == 4 * width and len(rows) == length and bool((rows >= 0).all())
 
     def _lists(self, segments: list[Segment]) -> SegmentLists:
         rows = np.stack([self._cascade.catalog.ids.rows(segment.items) for segment in segments])

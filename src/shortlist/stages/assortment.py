@@ -64,12 +64,8 @@ class Assortment:
         return len(offer.added) if offer else 0
 
     def allows(self, item_ids: Sequence[bytes]) -> bool:
-        """Whether all of these, of an earlier slate, are still on offer."""
-        offer = self._eligibility.offer
-        if offer is None:
-            return True
-        rows = self._ids.rows(item_ids)
-        return bool((rows >= 0).all() and bitmap.contains(offer.bits, rows).all())
+        """Whether all of these, of an earlier slate, are on offer, and the deployment's own predicate allows them."""
+        return self._eligibility.allows(self._ids.rows(item_ids))
 
     def replace(self, removed: Iterable[bytes], added: Mapping[bytes, Mapping[str, Any]]) -> None:
         """Forget what was told before: this is how it stands."""
@@ -85,8 +81,8 @@ class Assortment:
         self._mark([item_id], False)
 
     def restore(self, item_id: bytes) -> None:
-        """Bring a removed item back."""
-        self._mark([item_id], True)
+        """Bring a removed item back, unless what is known of it now cannot be offered."""
+        self._mark([item_id], item_id not in self.refused)
 
     def forget(self, item_id: bytes) -> None:
         """Drop a new item; one of the bundle is on offer again."""
@@ -118,7 +114,7 @@ class Assortment:
         removed = self._items - bitmap.count(known)
         taken = np.array([*self._facts], np.int32)
         added = taken[bitmap.contains(bits, taken)].tolist()
-        if removed or added:
+        if removed or self._facts:  # without a limit, lists and slates that hold a new item would go on showing it
             self._eligibility.limit(bits, {row: self._facts[row] for row in added})
         else:
             self._eligibility.offer = None
@@ -168,12 +164,13 @@ class Assortment:
             return False
         try:
             self._delta.check(attributes)
+            facts = self._eligibility.facts(attributes)
         except RequestError as error:
             self.refused[item_id] = str(error)
             return False
         row = self._first + place
         self._delta.write(place, attributes)
-        self._facts[row] = self._eligibility.facts(attributes)
+        self._facts[row] = facts
         self._new[item_id] = attributes, row
         self._ids.add(item_id, row)
         self.refused.pop(item_id, None)

@@ -107,14 +107,22 @@ class Eligibility:
         self._offers += 1
         self.offer = Offer(self._offers, bits, added, self._found(bits, added))
 
+    def allows(self, rows: Int32) -> bool:
+        """Whether somebody who asks for nothing may get all of `rows`; -1 is an item that nobody knows."""
+        allowed = self.rows(self._standing)
+        return bool((rows >= 0).all() and (allowed is None or bitmap.contains(allowed.bits, rows).all()))
+
     def facts(self, attributes: Mapping[str, Any]) -> Facts:
-        """What predicates can ask about an item with `attributes`, as in the training data."""
+        """What predicates can ask about an item with `attributes`, as in the training data.
+
+        Raises RequestError for what is no number where the data have numbers.
+        """
         found: dict[str, frozenset[float]] = {}
         for name, attribute in self.attributes.items():
             given = attributes.get(name)
             values = given if isinstance(given, list) else [] if given is None else [given]
             if isinstance(attribute, Numbers):
-                found[name] = frozenset(float(v) for v in values if not math.isnan(v))
+                found[name] = self._values(f"item.{name}", [v for v in values if v == v], attribute)  # NaN: none
             else:
                 found[name] = frozenset(attribute.names.rows([_text(v) for v in values]).tolist())  # -1: unheard of
         return found

@@ -40,20 +40,21 @@ def mixed(
 def _counted(
     documents: Sequence[Mapping[str, Any]], rows_of: Callable[[Sequence[bytes]], Int32], now_ms: int
 ) -> tuple[Int32, Float64, Float64]:
-    """Rows [M], what was counted of them in each window [W, M], the longest window first, and of everything [W]."""
-    sums: dict[int, Float64] = {}
+    """Rows [M], ascending, what was counted of them in each window [W, M], the longest first, and of everything [W]."""
+    rows, counts = [np.empty(0, np.int32)], [np.empty((0, 1))]
     totals = np.zeros(1)
     for document in documents:
         lives = np.array(document["half_lives_s"], np.float64)
         order = np.argsort(-lives, kind="stable")
         faded = np.exp2(-(now_ms - document["at_ms"]) / (1000 * lives))[order]
-        rows = rows_of([item_id.encode() for item_id, *_ in document["items"]])
-        for row, (_, *counts) in zip(rows.tolist(), document["items"], strict=True):
-            if row >= 0:
-                sums[row] = sums.get(row, 0) + np.array(counts)[order] * faded
         totals = totals + np.array(document["totals"])[order] * faded
-    known = np.array([*sums], np.int32)
-    return known, np.array([*sums.values()]).T, totals
+        if document["items"]:
+            rows.append(rows_of([item_id.encode() for item_id, *_ in document["items"]]))
+            counts.append(np.array([own for _, *own in document["items"]], np.float64)[:, order] * faded)
+    known, places = np.unique(np.concatenate(rows), return_inverse=True)
+    sums = np.zeros((len(known), len(totals)))
+    np.add.at(sums, places, np.concatenate(counts[1:] or counts))
+    return known[known >= 0], sums[known >= 0].T, totals
 
 
 def _mix(
@@ -69,10 +70,9 @@ def _mix(
     bound = shares[-1:].astype(np.float64)  # of what is not on the list
     rest = np.minimum(everyone[new], bound) if len(everyone) else np.repeat(bound, len(new))
     both, prior = np.concatenate([rows, new]), np.concatenate([shares.astype(np.float64), rest])
-    place = {row: i for i, row in enumerate(trending.tolist())}
-    own = np.array([place.get(row, -1) for row in both.tolist()])
+    own = np.minimum(np.searchsorted(trending, both), len(trending) - 1)
     for window, total in zip(counts, totals, strict=True):
-        seen = np.where(own >= 0, window[own], 0.0)
+        seen = np.where(trending[own] == both, window[own], 0.0)
         prior = (seen + pseudo_events * prior) / (total + pseudo_events)
     best = np.argsort(-prior, kind="stable")[: len(rows)]
     return both[best].astype(np.int32), prior[best].astype(np.float32)

@@ -96,14 +96,16 @@ class Users:
         known = {
             i: np.frombuffer(r.live.drift, "<f4")
             for i, r in enumerate(requests)
-            if r.live and r.live.drift and r.live.drift_bundle == self._version and not r.history
+            if r.live
+            and r.live.drift_bundle == self._version
+            and len(r.live.drift) == 4 * self._width
+            and not r.history
         }
         if not known:
             return None
         drift = np.zeros((len(requests), self._width), np.float32)
         for i, values in known.items():
-            if len(values) == self._width:
-                drift[i] = values
+            drift[i] = values
         return drift
 
     def _stored(self, profile: int, then: Int32) -> Int32:
