@@ -67,7 +67,7 @@ def demo(
     address = Address(grpc_port=grpc_port or spare.grpc_port, metrics_port=metrics_port or spare.metrics_port)
     try:
         with ExitStack() as stack:
-            live = stack.enter_context(Realtime(run / "realtime", run / "bundle", console.print))
+            live = stack.enter_context(Realtime(run / "realtime", lambda: run / "bundle", console.print))
             environment = {PROFILES_URL: live.store}
             supervisor = Supervisor(repository, address, on_event=console.print, environment=environment)
             stack.enter_context(supervisor)

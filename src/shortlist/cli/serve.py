@@ -76,7 +76,7 @@ def serve(
     With --profiles, answers reflect what people did a moment ago; a store that is down delays nobody. --realtime brings
     all that this takes on one machine: events posted to its gateway change the next slate.
 
-    Example: shortlist serve build/demo --realtime build/events
+    Example: shortlist serve build/demo --realtime build/realtime
     """
     from shortlist.serving.builds import PlanBuilds
     from shortlist.serving.logs import SLOW_MS, Lines
@@ -169,14 +169,14 @@ def _check_profiles(profiles: str | None, realtime: Path | None, tls: bool) -> N
 
 
 def _realtime(folder: Path, repository: Path, tell: Callable[[str], object]) -> Realtime:
-    """The parts of --realtime, for the repository's newest bundle."""
+    """The parts of --realtime, for the bundle that is the repository's newest when they start."""
     from shortlist.serving.realtime import Realtime
     from shortlist.serving.tensors import CASCADE
     from shortlist.serving.versions import check_repository, loadable
 
     check_repository(repository, [CASCADE.name])
     models = repository / CASCADE.name
-    return Realtime(folder, models / max(loadable(models), key=int) / "bundle", tell)
+    return Realtime(folder, lambda: models / max(loadable(models), key=int, default="1") / "bundle", tell)
 
 
 def _reached(address: Address) -> str:

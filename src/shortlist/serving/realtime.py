@@ -90,8 +90,11 @@ class Command:
 class Realtime:
     """The parts. A context manager that starts store and consumer; `open_gateway` adds the way in for browsers."""
 
-    def __init__(self, folder: Path, bundle: Path, tell: Tell = lambda _: None) -> None:
-        """`bundle` says what the categories of items are, and their titles; `tell` gets what the parts say."""
+    def __init__(self, folder: Path, bundle: Callable[[], Path], tell: Tell = lambda _: None) -> None:
+        """`bundle`, asked whenever a part starts, says what the categories of items are, and their titles.
+
+        `tell` gets what the parts say.
+        """
         self.events = folder / EVENTS
         self.store = ""  # its URL, for the environment of instances
         self._folder, self._bundle, self._tell = folder, bundle, tell
@@ -116,10 +119,9 @@ class Realtime:
         self._watcher.start()
         try:
             self._start_store()
-            said = ["--store", self.store, "--bundle", str(self._bundle), "--dead-letters", str(self._folder / REFUSED)]
-            self._add(
-                "consumer", partial(Command, "consumer", ["events", "consume", str(self.events), *said], self._tell)
-            )
+            said = ["events", "consume", str(self.events), "--store", self.store]
+            said += ["--dead-letters", str(self._folder / REFUSED)]
+            self._add("consumer", partial(self._command, "consumer", said, "--bundle"))
         except BaseException:
             self.stop()
             raise
@@ -129,8 +131,8 @@ class Realtime:
 
         Raises ServerError when it does not start.
         """
-        said = ["--grpc", grpc, "--events", str(self.events), "--profiles", self.store, "--port", str(port)]
-        make = partial(Command, "gateway", ["gateway", *said, "--run", str(self._bundle), *options], self._tell)
+        said = ["gateway", "--grpc", grpc, "--events", str(self.events), "--profiles", self.store, "--port", str(port)]
+        make = partial(self._command, "gateway", [*said, *options], "--run")
         if _listens(port):
             raise ServerError(f"--gateway-port = {port}: somebody listens on {HOST}:{port} already; choose another")
         gateway = make()
@@ -147,6 +149,10 @@ class Realtime:
         self._stopping.set()
         if self._watcher.is_alive():
             self._watcher.join()
+
+    def _command(self, name: str, arguments: Sequence[str], bundle_option: str) -> Command:
+        """A part that is a command, with the bundle of now: the one of last time may have been removed."""
+        return Command(name, [*arguments, bundle_option, str(self._bundle())], self._tell)
 
     def _start_store(self) -> None:
         """On a socket in its folder, or on a port where the folder's name is too long for that."""

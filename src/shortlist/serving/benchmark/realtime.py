@@ -177,7 +177,7 @@ def _follow(
     build_repository(bundle, folder / "repository")
     with contextlib.ExitStack() as stack:
         tell("starting the service")
-        parts = stack.enter_context(Realtime(folder / "realtime", bundle, tell))
+        parts = stack.enter_context(Realtime(folder / "realtime", lambda: bundle, tell))
         environment = {PROFILES_URL: parts.store}
         supervisor = stack.enter_context(Supervisor(folder / "repository", free_address(), environment=environment))
         unlimited = ["--rate", "1000000", "--burst", "1000000"]
