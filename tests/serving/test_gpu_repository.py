@@ -63,7 +63,8 @@ def export(run: Path, out: Path, builder: Builder | None, *precisions: str) -> P
 
 
 def test_every_file_is_there_and_no_other(built: Path) -> None:
-    files = [path for path in built.rglob("*") if path.is_file() and "bundle" not in path.parts]
+    others = {"bundle", "__pycache__"}
+    files = [path for path in built.rglob("*") if path.is_file() and not others.intersection(path.parts)]
     found = {str(path.relative_to(built)) for path in files if path.name != ".lock"}
     engines = {f"cascade/1/engines/{name}.{kind}" for name in GRAPHS for kind in ("onnx", "plan", "json")}
     alone = {f"{name}/1/model.{kind}" for name in ("filter", "ranker") for kind in ("onnx", "plan", "json")}

@@ -109,17 +109,28 @@ def test_a_real_cascade_is_back_within_ten_seconds(repository: Path) -> None:
 
 
 def test_living_instances_answer_while_a_dead_one_is_replaced(lasting: Supervisor) -> None:
-    reloads = lasting.reloads
+    reloads, over = lasting.reloads, threading.Event()
+    answered: list[float] = []
+
+    def ask() -> None:
+        with Client(lasting.address.grpc, timeout=3) as client:
+            while not over.is_set():
+                with suppress(ShortlistError):
+                    client.recommend("user-0")
+                    answered.append(time.time())
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]  # the dead one keeps some of them waiting
+    for thread in threads:
+        thread.start()
+    kill_one_stub(lasting)
+    killed = time.time()
     with Client(lasting.address.grpc, timeout=3) as client:
-        kill_one_stub(lasting)
-        answered = failed = 0
-        while lasting.reloads == reloads or not answers(client, 4):
-            with suppress(ShortlistError):
-                client.recommend("user-0")
-                answered += 1
-                continue
-            failed += 1
-        assert answered >= max(1, failed)
+        seconds_until(lambda: lasting.reloads > reloads and answers(client, 4))
+    over.set()
+    for thread in threads:
+        thread.join()
+    replaced = newest_stub(lasting).create_time() + 0.2  # no Python process answers earlier
+    assert [moment for moment in answered if killed < moment < replaced]
 
 
 def test_a_hung_instance_is_replaced(lasting: Supervisor) -> None:
