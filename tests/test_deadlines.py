@@ -2,7 +2,7 @@
 
 import pytest
 
-from shortlist.deadlines import Costs, Effort, WayBack, ladder
+from shortlist.deadlines import Costs, Effort, StageCost, WayBack, ladder
 from shortlist.errors import DeadlineError
 from shortlist.types import Request
 
@@ -141,3 +141,20 @@ def test_a_slow_way_back_is_forgotten() -> None:
     for _ in range(1000):
         way.observe(0.0003, requests=1, following=1)
     assert way.seconds(60) == pytest.approx(usual, rel=0.1)
+
+
+def test_a_stage_may_come_while_everything_is_refused(costs: Costs) -> None:
+    class Late(StageCost):
+        def skip(self) -> None:
+            costs.like("segment", "rank")
+
+    costs.stages["users"] = Late(1000.0, 0.0)
+    assert isinstance(_plan(costs, 60), DeadlineError)
+
+
+def test_a_stage_that_is_no_more_costs_nothing(costs: Costs) -> None:
+    before = costs.seconds(FALLBACK, 1)
+    costs.like("segment", "rank")
+    assert costs.seconds(FALLBACK, 1) > before
+    costs.forget("segment")
+    assert costs.seconds(FALLBACK, 1) == before

@@ -34,7 +34,7 @@ def remove(store: Store, ids: Ids = None, file: File = None) -> None:
     Example: shortlist items remove --store valkey://127.0.0.1:6379/0 item-17 item-18
     """
     wanted = list(_ids(ids, file))
-    typer.echo(f"{_open(store).remove(wanted):,} of {len(wanted):,} items removed; the others were")
+    typer.echo(_told(_open(store).remove(wanted), len(wanted), "removed", "were"))
 
 
 @app.command()
@@ -44,7 +44,7 @@ def restore(store: Store, ids: Ids = None, file: File = None) -> None:
     Example: shortlist items restore --store valkey://127.0.0.1:6379/0 item-17
     """
     wanted = list(_ids(ids, file))
-    typer.echo(f"{_open(store).restore(wanted):,} of {len(wanted):,} items restored; the others were not removed")
+    typer.echo(_told(_open(store).restore(wanted), len(wanted), "restored", "were not removed"))
 
 
 @app.command()
@@ -123,6 +123,10 @@ def list_items(
     return typer.echo(f"{len(removed):,} removed, {len(added):,} added")
 
 
+def _told(done: int, wanted: int, what: str, others: str) -> str:
+    return f"{done:,} of {wanted:,} items {what}" + (f"; the others {others}" if done < wanted else "")
+
+
 def _open(store: str) -> Any:
     from shortlist.events.items import ItemStore
 
@@ -131,7 +135,7 @@ def _open(store: str) -> Any:
 
 def _ids(ids: list[str] | None, file: Path | None) -> Iterator[bytes]:
     if not ids and file is None:
-        raise DataError("no items: name some, or a --file of ids")
+        raise DataError("no items: name some, or a --file of ids (of `forget`, --in BUNDLE too)")
     yield from (i.encode() for i in ids or ())
     if file is not None:
         yield from (line for line in file.read_bytes().splitlines() if line)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def precompute(
     repository: Annotated[Path, typer.Argument(help="Model repository that is served; or a run, or a bundle.")],
-    profiles: Annotated[str, typer.Option(help="URL of the profile store that the server reads.")],
+    profiles: Annotated[
+        str, typer.Option(envvar="SHORTLIST_PROFILES", help="URL of the profile store that the server reads.")
+    ],
     grpc: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:8001",
     top_users: Annotated[int, typer.Option(help="How many of the most active people get a slate.", min=0)] = 1000,
     every: Annotated[
@@ -29,7 +31,7 @@ def precompute(
 
     The server uses them when it was started with --precomputed. Ctrl-C stops.
 
-    Example: shortlist precompute build/demo --profiles valkey://127.0.0.1:6379 --top-users 1000 --every 60
+    Example: shortlist precompute build/demo --profiles valkey://127.0.0.1:6379/0 --top-users 1000 --every 60
     """
     from shortlist.profiles.store import ProfileStore
     from shortlist.serving.client import Client
