@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ import typer
 from typer.testing import CliRunner
 
 from shortlist.cli.serve import serve
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, ServerError
 from shortlist.profiles.embedded import EmbeddedStore, free_port
 from shortlist.profiles.layout import recent
 from shortlist.profiles.store import ProfileStore
@@ -218,3 +219,14 @@ def test_options_that_cannot_be_are_refused_at_once(repository: Path, options: l
     failed = CliRunner().invoke(APP, [str(repository), *options]).exception
     assert isinstance(failed, ConfigError)
     assert str(failed).startswith(field)
+
+
+def test_a_taken_gateway_port_is_refused_before_anything_starts(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.serving.realtime.Realtime.start", lambda _: pytest.fail("something starts"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = ["--realtime", str(tmp_path / "rt"), "--gateway-port", str(taken.getsockname()[1])]
+        failed = CliRunner().invoke(APP, [str(repository), *options]).exception
+    assert isinstance(failed, ServerError)
+    assert str(failed).startswith("--gateway-port")

@@ -73,6 +73,13 @@ def test_the_same_events_give_the_same_bytes(bundle: Path, drift: Drift) -> None
     assert after(Drift(bundle), *events) == after(drift, *events)
 
 
+def test_a_damaged_item_moves_nobody(bundle: Path) -> None:
+    drift = Drift(bundle)
+    one, damaged = likes(1)[0], event("item-9", "like", NOON + 9)
+    drift._items[int(drift._users.catalog.ids.rows([b"item-9"])[0])] = np.nan
+    assert after(drift, one, damaged).vector == after(drift, one).vector
+
+
 def test_with_another_bundle_the_drift_begins_anew(drift: Drift) -> None:
     first, second = likes(2)
     before = after(drift, first)

@@ -72,6 +72,7 @@ def consume(
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: consumer.stop())
+    typer.echo(f"consuming {log}; Ctrl-C stops")
     try:
         consumer.run()
     finally:

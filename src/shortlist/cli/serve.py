@@ -102,7 +102,7 @@ def serve(
         builds = PlanBuilds(repository, lines.say)
         with ExitStack() as stack:
             stack.enter_context(builds)
-            live = stack.enter_context(_realtime(realtime, repository, lines.say)) if realtime else None
+            live = stack.enter_context(_realtime(realtime, repository, gateway_port, lines.say)) if realtime else None
             store = live.store if live else profiles
             supervisor = Supervisor(
                 repository,
@@ -168,13 +168,14 @@ def _check_profiles(profiles: str | None, realtime: Path | None, tls: bool) -> N
             raise ConfigError(f"--profiles: {error}") from error
 
 
-def _realtime(folder: Path, repository: Path, tell: Callable[[str], object]) -> Realtime:
+def _realtime(folder: Path, repository: Path, gateway_port: int, tell: Callable[[str], object]) -> Realtime:
     """The parts of --realtime, for the bundle that is the repository's newest when they start."""
-    from shortlist.serving.realtime import Realtime
+    from shortlist.serving.realtime import Realtime, check_port
     from shortlist.serving.tensors import CASCADE
     from shortlist.serving.versions import check_repository, loadable
 
     check_repository(repository, [CASCADE.name])
+    check_port(gateway_port)  # before Triton starts, which takes seconds
     models = repository / CASCADE.name
     return Realtime(folder, lambda: models / max(loadable(models), key=int, default="1") / "bundle", tell)
 

@@ -51,6 +51,8 @@ class Drift:
         users = self._users.read([Request(event.user_id.encode(), live=live)])
         drift = floats_of(before, self._bundle, self._items.shape[1])
         moved = self._step(drift, users.vectors[0], target, self._negatives(event, target, users.masked[0]))
+        if not np.isfinite(moved).all():  # of a damaged item: it must not empty all slates of the person
+            return after
         return msgspec.structs.replace(after, vector=moved.astype("<f4").tobytes(), vector_bundle=self._bundle)
 
     def _step(self, drift: Float32, tower: Float32, target: int, negatives: Int32) -> Float32:

@@ -133,8 +133,7 @@ class Realtime:
         """
         said = ["gateway", "--grpc", grpc, "--events", str(self.events), "--profiles", self.store, "--port", str(port)]
         make = partial(self._command, "gateway", [*said, *options], "--run")
-        if _listens(port):
-            raise ServerError(f"--gateway-port = {port}: somebody listens on {HOST}:{port} already; choose another")
+        check_port(port)
         gateway = make()
         self._add("gateway", make, gateway)
         until = time.monotonic() + START
@@ -181,6 +180,12 @@ class Realtime:
                         self._tell(f"{error}; next try in {LOOK_EVERY:g} s")
         for part in reversed(self._parts.values()):
             part.stop()
+
+
+def check_port(port: int) -> None:
+    """Raise ServerError when the gateway cannot have `port`."""
+    if _listens(port):
+        raise ServerError(f"--gateway-port = {port}: somebody listens on {HOST}:{port} already; choose another")
 
 
 def _listens(port: int) -> bool:
