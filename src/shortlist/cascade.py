@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +22,7 @@ from shortlist.deadlines import SEGMENT, Costs, Effort, ladder
 from shortlist.devices import Device
 from shortlist.devices.cpu import Cpu
 from shortlist.errors import BundleError, ConfigError, DeadlineError, RequestError, ShortlistError
+from shortlist.funnel import Funnel
 from shortlist.room import RoomyBundle
 from shortlist.stages.assortment import Assortment
 from shortlist.stages.diversify import Diversify, explore
@@ -40,17 +39,6 @@ TOGETHER, ROUNDS = 16, 5  # requests of a batch, and batches, by which warming u
 
 Observer = Callable[[str, float, int, int], None]
 """Told after each stage of a batch: its name, seconds, items in, items out."""
-
-
-@dataclass
-class Funnel:
-    """What each stage did to one batch: for traces and metrics."""
-
-    effort: Effort
-    requests: int
-    stages: list[tuple[str, float, int, int]] = field(default_factory=list)  # name, seconds, items in, items out
-    running: list[tuple[str, Any, Any, int, int]] = field(default_factory=list)  # the same, with moments of the device
-    survivors: dict[str, Int32] = field(default_factory=dict)  # stage -> rows [B, N] best first
 
 
 class Cascade:
@@ -172,9 +160,9 @@ class Cascade:
 
     def _answer(self, effort: Effort, depth: int, requests: list[Request]) -> list[Slate]:
         """Slates for requests that share effort and rank depth; those without a history take the cold-start path."""
-        funnel = Funnel(effort, len(requests))
+        funnel = Funnel(self.device, effort, len(requests))
         self.costs.leave_out(effort)
-        with self._stage(funnel, "users", len(requests)):
+        with funnel.stage("users", len(requests)):
             users = self.users.look_up(requests)
         self._tell(funnel)
         cold, known = users.lengths == 0, self._warm
@@ -184,38 +172,38 @@ class Cascade:
         for members, path in ((np.flatnonzero(~cold), known), (np.flatnonzero(cold), self._cold)):
             if len(members):
                 part = [requests[i] for i in members]
-                answered = path(depth, users.take(members), part, Funnel(effort, len(part), list(funnel.stages)))
+                answered = path(depth, users.take(members), part, funnel.of_part(len(part)))
                 slates.update(zip(members.tolist(), answered, strict=True))
         return [slates[i] for i in range(len(requests))]
 
     def _warm(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         plan, stage = funnel.effort.status, "retrieve"
         wanted = funnel.effort.of(self.config.candidates, least=depth)
-        with self._stage(funnel, stage, len(users) * len(self.catalog)):
+        with funnel.stage(stage, len(users) * len(self.catalog)):
             users, diversity = self.retrieve.bring(users, wanted, self._diversity(requests))
             users = self.users.encoded(users)
-            candidates = self._note(funnel, stage, self.retrieve(users, wanted, funnel.effort.share))
+            candidates = funnel.note(stage, self.retrieve(users, wanted, funnel.effort.share))
         if plan != NO_FILTER:
             stage = "filter"
-            with self._stage(funnel, stage, candidates.rows.size):
-                candidates = self._note(funnel, stage, self.filter(users, candidates, depth))
+            with funnel.stage(stage, candidates.rows.size):
+                candidates = funnel.note(stage, self.filter(users, candidates, depth))
         if plan == FULL:
             stage = "rank"
-            with self._stage(funnel, stage, candidates.rows.size):
-                candidates = self._note(funnel, stage, self.rank(users, candidates, depth))
+            with funnel.stage(stage, candidates.rows.size):
+                candidates = funnel.note(stage, self.rank(users, candidates, depth))
         return self._slates(plan, stage, candidates.head(depth), diversity, requests, funnel)
 
     def _by_segment(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
         """For people who are known, when there is time for their vectors but not to retrieve."""
         if (lists := self.segments) is None:  # another thread has just taken them away
             return self._cold(depth, users, requests, funnel)
-        with self._stage(funnel, SEGMENT, len(users) * lists.length):
-            candidates = self._note(funnel, SEGMENT, lists(self.users.encoded(users), depth))
+        with funnel.stage(SEGMENT, len(users) * lists.length):
+            candidates = funnel.note(SEGMENT, lists(self.users.encoded(users), depth))
         return self._slates(FALLBACK, "retrieve", candidates, self._diversity(requests), requests, funnel)
 
     def _cold(self, depth: int, users: UserBatch, requests: list[Request], funnel: Funnel) -> list[Slate]:
-        with self._stage(funnel, "popularity", len(users) * self.popularity.rows.shape[1]):
-            popular = self._note(funnel, "popularity", self.popularity(users, depth))
+        with funnel.stage("popularity", len(users) * self.popularity.rows.shape[1]):
+            popular = funnel.note("popularity", self.popularity(users, depth))
             *parts, diversity = self.device.put(
                 popular.rows, popular.scores, popular.channels, self._diversity(requests)
             )
@@ -232,7 +220,7 @@ class Cascade:
         funnel: Funnel,
     ) -> list[Slate]:
         lengths = [r.k or self.config.k for r in requests]
-        with self._stage(funnel, "diversify", candidates.rows.size):
+        with funnel.stage("diversify", candidates.rows.size):
             picks = self.diversify(candidates, stage, diversity, max(lengths))
             traced = funnel.survivors if True in [r.trace for r in requests] else {}
             rows, scores, picks, *survivors = self.device.fetch(
@@ -270,51 +258,16 @@ class Cascade:
         member: int,
     ) -> Slate:
         items = tuple(self.catalog.ids.id(row) for row in rows[picks].tolist())
-        trace = self._trace(items, rows[picks], funnel, member) if request.trace else None
+        trace = funnel.trace(self.version, items, rows[picks], member) if request.trace else None
         return Slate(items, scores[picks], propensities, plan, trace, funnel.effort.share)
-
-    def _trace(self, items: tuple[bytes, ...], rows: Int32, funnel: Funnel, member: int) -> dict[str, Any]:
-        """Time and counts per stage (of the whole batch), and each item's rank (from 1) at every stage that chose it.
-
-        An item that exploration shows has no rank at `diversify`.
-        """
-        ranks = {name: {row: i + 1 for i, row in enumerate(s[member].tolist())} for name, s in funnel.survivors.items()}
-        return {
-            "version": self.version,
-            "effort": {"status": funnel.effort.status, "share": funnel.effort.share},
-            "stages": [{"stage": n, "ms": 1e3 * s, "in": i, "out": o} for n, s, i, o in funnel.stages],
-            "items": [
-                {
-                    "id": item.decode(),
-                    "ranks": {name: of[row] for name, of in ranks.items() if row in of},
-                    "slot": slot + 1,
-                }
-                for slot, (item, row) in enumerate(zip(items, rows.tolist(), strict=True))
-            ],
-        }
 
     def _rank_depth(self, request: Request, effort: Effort) -> int:
         """At least twice the slate, so that diversity has a choice; never the concern of others in the batch."""
         return effort.of(self.config.rank_depth, least=2 * (request.k or self.config.k))
 
-    def _note(self, funnel: Funnel, stage: str, candidates: Candidates) -> Candidates:
-        funnel.survivors[stage] = candidates.rows
-        return candidates
-
-    @contextmanager
-    def _stage(self, funnel: Funnel, name: str, items_in: int) -> Iterator[None]:
-        """Time one stage of a batch, by the device's clock; `_tell` says what it took."""
-        start = self.device.now()
-        yield
-        items_out = funnel.survivors[name].size if name in funnel.survivors else items_in
-        funnel.running.append((name, start, self.device.now(), items_in, items_out))
-
     def _tell(self, funnel: Funnel) -> None:
-        """Tell the trace, the costs and the observer of stages that the device has done."""
-        for name, start, end, items_in, items_out in funnel.running:
-            seconds = self.device.seconds(start, end)
-            funnel.stages.append((name, seconds, items_in, items_out))
+        """Tell the costs and the observer of stages that the device has done."""
+        for name, seconds, items_in, items_out in funnel.done():
             self.costs.observe(name, seconds, funnel.requests, funnel.effort)
             if self.observer:
                 self.observer(name, seconds, items_in, items_out)
-        funnel.running.clear()
