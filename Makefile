@@ -31,7 +31,7 @@ demo: $(READY)
 	$(BIN)/shortlist demo --run $(RUN) --repository $(REPOSITORY) $(if $(ONCE),--once)
 
 test: $(DEV)
-	$(BIN)/pytest -q -m "not slow and not prometheus"
+	$(BIN)/pytest -q -m "not slow and not prometheus and not browser"
 
 test-all: $(DEV)
 	$(BIN)/pytest -q

@@ -11,6 +11,8 @@ from shortlist.profiles.embedded import EmbeddedStore
 from tests.gateway.conftest import Site, client_of
 from tests.gateway.events import logged
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture
 def complaints() -> list[str]:

@@ -17,6 +17,8 @@ from shortlist.events.schema import Event
 from tests.gateway.conftest import client_of
 from tests.gateway.events import logged
 
+pytestmark = pytest.mark.browser
+
 SHOP = """<!doctype html><title>shop</title><script src="{gateway}/tracker.js" {data} defer></script>
 <style>div {{ height: 200px }} #gap {{ height: 3000px }}</style>
 <div data-item="top">top <b>buy</b></div><div id="gap"></div><div data-item="bottom">bottom</div>"""
