@@ -44,12 +44,22 @@ class Broker:
         return True
 
     def rest(self) -> None:
-        """Wait until its disk has what it acknowledged before: it writes once a second what has changed."""
-        now, until = time.time(), time.monotonic() + 20
-        create_topic(self.servers, f"change-{time.time_ns()}", 1)
-        while not any(path.stat().st_mtime > now for path in self.folder.glob("kafka.json")):
+        """Wait until its disk has what it acknowledged before: it writes all it has once a second, one file after another.
+
+        The write that brings the first topic may have begun earlier than this call, part by part; the one after has not.
+        """
+        for _ in range(2):
+            self._wait_for_its_disk()
+
+    def _wait_for_its_disk(self) -> None:
+        topic, until = f"change-{time.time_ns()}", time.monotonic() + 60
+        create_topic(self.servers, topic, 1)
+        while not self._has_written(topic):
             assert time.monotonic() < until, "the broker writes nothing"
             time.sleep(0.05)
+
+    def _has_written(self, topic: str) -> bool:
+        return any(topic.encode() in path.read_bytes() for path in self.folder.glob("kafka.json"))
 
     def stop(self) -> None:
         """Ask it to end, as an operator does."""
