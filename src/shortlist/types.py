@@ -67,6 +67,7 @@ class Eligible:
     cells: tuple[Int64, float] | None = None  # where they are searched for: how many are in each, how thoroughly
     popular: Int32 | None = None  # the most popular of them
     added: Int32 | None = None  # [A] ascending; None where there are none
+    resident: Any = None  # the bits on the device, where that is not the CPU
 
     @property
     def nbytes(self) -> int:

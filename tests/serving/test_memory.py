@@ -40,6 +40,14 @@ def test_the_tables_are_counted_as_they_are(repository: Path) -> None:
     assert known["diversity_items"].source == "file"
 
 
+def test_what_restricts_requests_is_counted(repository: Path) -> None:
+    bundle = Bundle.open(repository / "cascade" / "1" / "bundle")
+    known = {need.name: need.bytes for need in memory_plan(repository, "1").needs}
+    assert known["room for new items"] == 10_000 * sum(bundle.array(name)[0].nbytes for name in memory.BY_ITEM[:3])
+    assert known["bitmaps of items"] > 32 << 20
+    assert 0 < known["search by bitmaps"] <= 256 << 20
+
+
 def test_a_flat_index_is_the_vectors_in_half_precision(repository: Path) -> None:
     (index,) = [need for need in memory_plan(repository, "1").needs if need.name == "index"]
     assert index.bytes == 2 * ITEMS * DIM

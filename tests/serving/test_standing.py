@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from shortlist.bundle import Bundle
 from shortlist.errors import ConfigError, RequestError
 from shortlist.serving.client import Client
 from shortlist.serving.process import free_address
 from shortlist.serving.releases import republish
 from shortlist.serving.repository import build_repository
-from shortlist.serving.standing import STANDING, check_standing, parse_standing, read_standing
+from shortlist.serving.standing import STANDING, parse_standing, read_standing
 from shortlist.serving.supervisor import Supervisor
 from tests.eligible import attributes_of, is_eligible, make_items
 from tests.factories import make_bundle
@@ -132,8 +131,3 @@ def test_the_stage_models_satisfy_both_too(bundle: Path, tmp_path: Path) -> None
     rows = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert len(rows) > 50
     assert all(is_eligible(TABLE[row], STOCK) and is_eligible(TABLE[row], GERMAN) for row in rows)
-
-
-def test_bundles_of_a_gpu_are_refused_a_predicate(bundle: Path) -> None:
-    with pytest.raises(ConfigError, match="it runs on a gpu"):
-        check_standing(Bundle.open(bundle), STOCK, "gpu")

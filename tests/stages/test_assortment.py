@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 from shortlist.cascade import Cascade
 from shortlist.devices import cells
-from shortlist.devices.cpu import Cpu
-from shortlist.errors import ConfigError
 from shortlist.slates import SlateCache
 from shortlist.stages.assortment import Assortment
 from shortlist.types import Request, Slate
@@ -121,13 +119,6 @@ def test_with_everything_back_requests_take_the_path_they_took_before(on_path: C
     _offer(cascade, (b"item-1",))
     _offer(cascade, ())
     assert cascade.users.look_up([Request(user_id=b"user-0")]).eligible == ()
-
-
-def test_a_gpu_refuses_to_follow_the_offer(path: Path) -> None:
-    device = Cpu()
-    device.name = "gpu"
-    with pytest.raises(ConfigError, match="on a gpu: changes of items are followed on the CPU alone"):
-        Cascade.load(path, device=device, room=10)
 
 
 def test_an_item_that_nobody_knows_may_be_removed(on_path: Callable[[str], Cascade]) -> None:

@@ -62,6 +62,10 @@ class Device(Protocol):
         """A table of the bundle, on the device for good."""
         ...
 
+    def renew(self, kept: Any, array: Any, rows: slice) -> None:
+        """Have `kept`, which `keep` made of `array`, hold these rows as they are there now."""
+        ...
+
     def put(self, *arrays: Any) -> tuple[Any, ...]:
         """What a batch of requests brings, on the device, in one copy."""
         ...

@@ -45,6 +45,9 @@ class Cpu:
         """`array` itself, memory-mapped as it is."""
         return array
 
+    def renew(self, kept: Any, array: Any, rows: slice) -> None:
+        """Nothing: `kept` is `array`."""
+
     def put(self, *arrays: Any) -> tuple[Any, ...]:
         """The arrays themselves."""
         return arrays

@@ -89,7 +89,7 @@ class GpuIndex:
         return rows
 
     def prepare(self, eligible: Eligible) -> bool:
-        """False: FAISS's indexes on a GPU pass over no rows."""
+        """False: FAISS's indexes on a GPU pass over no rows; see `shortlist.stages.allowed`."""
         return False
 
     def _parameters(self, k: int, nprobe: int | None) -> Any:

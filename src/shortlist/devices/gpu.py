@@ -62,6 +62,13 @@ class Gpu:
         self.stream.synchronize()  # the host's array may go
         return kept
 
+    def renew(self, kept: Any, array: Any, rows: slice) -> None:
+        """Copy these rows, before a batch: the host waits."""
+        self._device.use()
+        self.stream.use()
+        kept[rows].set(np.ascontiguousarray(array[rows]), stream=self.stream)
+        self.stream.synchronize()
+
     def put(self, *arrays: Any) -> tuple[Any, ...]:
         """The arrays on the GPU, in one copy from pinned memory; CuPy works on our stream from here on."""
         self._device.use()  # of this thread: another may have loaded us
@@ -105,9 +112,10 @@ class Gpu:
         return open_plan(self.engines, graph, self.xp, self.stream)
 
     def index(self, bundle: Bundle, nprobe: int | None) -> GpuIndex:
-        """An index of the bundle's vectors, of a kind that suits their number."""
+        """An index of the vectors of the bundle's items, without any room, of a kind that suits their number."""
         start, stop = bundle.document("layout")["retrieval"]
-        return GpuIndex(bundle.array("table")[:, start:stop], self.xp, self.stream, nprobe, self.placement)
+        items = len(bundle.array("item_offsets")) - 1
+        return GpuIndex(bundle.array("table")[:items, start:stop], self.xp, self.stream, nprobe, self.placement)
 
     def warm_up(self) -> None:
         """Top K in every size: the pool's depends on who asks for what."""

@@ -22,21 +22,25 @@ BLOCK = 32  # vectors whose codes are interleaved
 ROW_BYTES = 8
 
 
-def take_lists(index: Any) -> dict[str, NDArray[Any]]:
-    """The lists of an IndexIVFPQFastScan as arrays of a bundle; the index is left without them, ready to be written."""
+def take_lists(index: Any) -> tuple[dict[str, NDArray[Any]], Int64]:
+    """The lists of an IndexIVFPQFastScan as arrays of a bundle; the index is left without them, ready to be written.
+
+    In them, rows are numbered one list after the other. Beside them the row [N] that each was before.
+    """
     lists = faiss.downcast_InvertedLists(index.invlists)
     sizes = np.array([lists.list_size(cell) for cell in range(index.nlist)], np.int64)
     codes, starts = _layout(sizes, index.code_size)
-    packed = np.zeros(starts[-1], np.uint8)
+    packed, before, ends = np.zeros(starts[-1], np.uint8), np.empty(index.ntotal, np.int64), np.cumsum(sizes)
     for cell in np.flatnonzero(sizes):
         start, rows = starts[cell], starts[cell] + codes[cell]
         packed[start:rows] = faiss.rev_swig_ptr(lists.get_codes(int(cell)), int(codes[cell]))
-        own = faiss.rev_swig_ptr(lists.get_ids(int(cell)), int(sizes[cell]))
-        packed[rows : rows + ROW_BYTES * sizes[cell]] = own.view(np.uint8)
+        numbers = np.arange(ends[cell] - sizes[cell], ends[cell])
+        before[numbers] = faiss.rev_swig_ptr(lists.get_ids(int(cell)), int(sizes[cell]))
+        packed[rows : rows + ROW_BYTES * sizes[cell]] = numbers.view(np.uint8)
     empty: Any = faiss.ArrayInvertedLists(index.nlist, index.code_size)
     index.replace_invlists(empty, True)
     empty.this.disown()
-    return {LISTS: packed, SIZES: sizes}
+    return {LISTS: packed, SIZES: sizes}, before
 
 
 def map_lists(index: Any, bundle: Bundle) -> None:

@@ -19,7 +19,7 @@ from shortlist.errors import ConfigError
 from shortlist.export.tensorrt import WORKSPACE, Profile
 from shortlist.serving.model_config import ENGINES, PLAN, Gpus, gpus_of, read_config
 from shortlist.serving.plans import Wanted, wanted_plans
-from shortlist.serving.tensors import CASCADE
+from shortlist.serving.tensors import CASCADE, MAX_BATCH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +29,8 @@ CUDA_CONTEXT = 500_000_000  # driver, CuPy, TensorRT and FAISS code in one proce
 UNBUILT_PROFILE = 1_500_000  # of a plan, on top of its graph: kernels and their descriptions
 CAGRA_DEGREE, CAGRA_BUILT_FROM = 64, 128  # neighbours of each vector in FAISS's graph, and before it is pruned
 LIST_GROWTH = 1.5  # of FAISS's inverted lists
-TABLES = ("table", "filter_items", "filter_columns", "diversity_items", "item_groups")
+BY_ITEM = ("table", "filter_items", "diversity_items", "item_groups")
+TABLES = (*BY_ITEM, "filter_columns")
 
 Source = Literal["file", "computed", "limit", "estimate"]
 
@@ -95,6 +96,7 @@ def memory_plan(repository: Path, number: str, instances: int | None = None) -> 
     needs = [
         _index(bundle, gpus),
         *_tables(bundle),
+        *_restrictions(bundle),
         *(_engine(plan) for plan in fused),
         _activations(fused, shared=True),
         _workspace(fused),
@@ -206,6 +208,24 @@ def _tables(bundle: Bundle) -> list[Need]:
     return [
         Need(name, array.nbytes, "file", f"{' × '.join(f'{n:,}' for n in array.shape)} {array.dtype}")
         for name, array in arrays.items()
+    ]
+
+
+def _restrictions(bundle: Bundle) -> list[Need]:
+    """What requests take that may not get everything, and what follows changes of items where there is a store."""
+    from shortlist.stages.allowed import COLUMN_BYTES, SEARCH_BYTES  # the stages take their time to import
+    from shortlist.stages.assortment import MOST_NEW
+    from shortlist.stages.eligibility import CACHED_BYTES
+
+    start, stop = bundle.document("layout")["retrieval"]
+    rows = len(bundle.array("table")) + MOST_NEW
+    row = sum(bundle.array(name)[:1].nbytes for name in BY_ITEM if bundle.has(f"{name}.npy"))
+    bitmaps = CACHED_BYTES + 2 * (MAX_BATCH + 1) * rows // 8
+    searched = min(SEARCH_BYTES, rows * (4 * (stop - start) + COLUMN_BYTES * MAX_BATCH))
+    return [
+        Need("room for new items", MOST_NEW * row, "limit", f"{MOST_NEW:,} rows of each table; only with a store"),
+        Need("bitmaps of items", bitmaps, "limit", "of predicates and removed items: those kept, and of a batch twice"),
+        Need("search by bitmaps", searched, "limit", "scores of a part of the catalogue, and what is in between"),
     ]
 
 

@@ -93,7 +93,7 @@ def build_repository(
     latest = out / CASCADE.name / str(newest)
     standing = read_standing(latest)
     eligible = standing if eligible is None else eligible
-    check_standing(bundle, eligible, target)
+    check_standing(bundle, eligible)
     if target == "gpu":
         assert gpu is not None
         parts = _gpu_parts(bundle, gpu.precisions, *wanted)

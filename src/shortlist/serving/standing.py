@@ -49,11 +49,11 @@ def parse_standing(text: str | None) -> dict[str, Any] | None:
     return found
 
 
-def check_standing(bundle: Bundle, eligible: Mapping[str, Any], target: str) -> None:
-    """Raise ConfigError where `bundle`, served on `target`, cannot evaluate `eligible`."""
+def check_standing(bundle: Bundle, eligible: Mapping[str, Any]) -> None:
+    """Raise ConfigError where `bundle` cannot evaluate `eligible`."""
     from shortlist.stages.eligibility import Eligibility
 
     try:
-        Eligibility(bundle, 0, device=target).read(eligible)
+        Eligibility(bundle, 0).read(eligible)
     except RequestError as error:
         raise ConfigError(f"--{error} in {bundle.path}; the deployment's own predicate must fit the bundle") from error

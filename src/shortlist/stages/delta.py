@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.catalog import Catalog
+from shortlist.catalog import Catalog, GrowingIds
 from shortlist.config import CascadeConfig
-from shortlist.data.columns import LARGEST, Encoder, Text, refuse
+from shortlist.data.columns import Encoder, Text
 from shortlist.data.encoders import FeatureEncoder, FeatureEncoders
+from shortlist.data.values import LARGEST, refuse
+from shortlist.devices import Device
 from shortlist.errors import BundleError
 from shortlist.room import RoomyBundle
 from shortlist.stages.diversify import joined
@@ -77,6 +79,25 @@ class Delta:
             most = np.finfo(np.float16).max
             return np.asarray(np.clip(row, -most, most))
         return np.asarray(np.clip(np.rint(row / self._scale), -INT8, INT8))
+
+
+class DeviceRows:
+    """The same rows of the tables that a device holds, which are copied there once somebody may ask for them."""
+
+    def __init__(self, bundle: RoomyBundle, catalog: Catalog, device: Device, tables: Mapping[str, Any]) -> None:
+        """`tables` are what `device` keeps of the bundle's beside the catalogue, by name; None is none."""
+        assert isinstance(catalog.ids, GrowingIds)
+        self._bundle, self._ids, self._device = bundle, catalog.ids, device
+        self._tables = {name: t for name, t in {**tables, "table": catalog.table}.items() if t is not None}
+        self._end = bundle.first  # of what is there
+
+    def follow(self) -> None:
+        """Copy what was taken since the last call. For the thread that answers, between two batches."""
+        end = self._bundle.first + len(self._ids.new_ids)  # rows are taken in order, and filled before they have an id
+        if end > self._end:
+            for name, kept in self._tables.items():
+                self._device.renew(kept, self._bundle.array(name), slice(self._end, end))
+            self._end = end
 
 
 def check(encoder: FeatureEncoder, group_by: str | None, attributes: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from shortlist import bitmap
 from shortlist.attributes import Attribute, Numbers, load_attributes
 from shortlist.bundle import Bundle
-from shortlist.data.columns import refuse
+from shortlist.data.values import refuse
 from shortlist.types import Bitmap, Eligible, Int32, Request
 
 CACHED_BYTES = 32 << 20  # of bitmaps that an instance keeps: 256 predicates over a million items
@@ -79,14 +79,9 @@ class Eligibility:
         prepare: Callable[[Eligible], None] = lambda _: None,
         standing: Mapping[str, Any] | None = None,
         capacity: int = CACHED_BYTES,
-        device: str = "cpu",
     ) -> None:
-        """`prepare` is told of every new predicate's rows before they are kept.
-
-        On another `device` than the CPU every predicate is refused: nothing there searches among eligible items yet.
-        """
-        self.attributes = load_attributes(bundle) if device == "cpu" else {}
-        self._why_none = "cascade.eligibility names no attribute" if device == "cpu" else f"it runs on a {device}"
+        """`prepare` is told of every new predicate's rows before they are kept."""
+        self.attributes = load_attributes(bundle)
         self.hits = self.compiled = 0  # predicates that were at hand, and that were not
         self._items, self._prepare, self._capacity = items, prepare, capacity
         self.offer: Offer | None = None  # None: everything that the bundle knows
@@ -190,7 +185,8 @@ class Eligibility:
         attribute = self.attributes.get(name)
         if attribute is None:
             known = ", ".join(self.attributes)
-            raise refuse(field, wanted, f"one of the attributes {known}" if known else f"nothing, as {self._why_none}")
+            nothing = "nothing, as cascade.eligibility names no attribute"
+            raise refuse(field, wanted, f"one of the attributes {known}" if known else nothing)
         values = wanted if isinstance(wanted, list) else [wanted]
         given: Mapping[str, Any] = wanted if isinstance(wanted, Mapping) else {"any": values}
         self._check_parts(field, given, attribute)
