@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shortlist import catalog
 from shortlist.bundle import MANIFEST, Bundle, _write_manifest
 from shortlist.cascade import Cascade
 from shortlist.catalog import Catalog, IdMap
 from shortlist.deadlines import Effort, StageCost
 from shortlist.errors import BundleError, DeadlineError, RequestError
-from shortlist.stages import best, diversify, retrieve
+from shortlist.stages import best, diversify, fusion
 from shortlist.types import Request, Slate
 from tests.factories import make_bundle
 
@@ -223,7 +224,10 @@ def test_a_cap_on_groups_holds_for_known_users_and_cold_starts(tmp_path: Path) -
 def test_after_warming_up_no_request_compiles(path: Path) -> None:
     cascade = Cascade.load(path)
     cascade.warm_up()
-    compiled = (retrieve._add, retrieve._pool, retrieve._choose, retrieve._clear, best._take, diversify._relevance)
+    compiled = (
+        *(catalog._find_all, catalog._gather, best._take, diversify._relevance),
+        *(fusion.add, fusion.neighbours, fusion.distinct, fusion.pool_of, fusion.choose_from, fusion.clear),
+    )
     known = [len(function.signatures) for function in compiled]
     soon = time.time_ns() // 1000 + 60_000_000
     requests = [Request(user_id=b"user-0"), Request(exclude=(b"item-1",), k=50), Request(history=(b"item-1",))]

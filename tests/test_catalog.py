@@ -42,3 +42,9 @@ def test_parts_that_are_the_same_array_share_columns() -> None:
 def test_gather_reads_zeros_for_missing_rows() -> None:
     catalog = Catalog(IdMap.build(["a", "b"]), np.array([[1, 2], [3, 4]], np.float32), {"features": (1, 2)})
     assert catalog.gather(np.array([[1, -1]], np.int32), "features").tolist() == [[[4.0], [0.0]]]
+
+
+def test_gather_reads_nothing_beyond_the_table() -> None:
+    catalog = Catalog(IdMap.build(["a", "b"]), np.zeros((2, 2), np.float32), {"features": (1, 2)})
+    with pytest.raises(IndexError, match="not in the item table"):
+        catalog.gather(np.array([[1, 2]], np.int32), "features")

@@ -115,7 +115,7 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any, 
 def _byte_pointer(context: Any, builder: Any, array_type: Any, array: Any, row: Any, byte: Any) -> Any:
     """Where `array[row]` lies in memory, plus `byte`: rows may be any distance apart, the elements of one may not."""
     parts = context.make_array(array_type)(context, builder, array)
-    (distance, _) = cgutils.unpack_tuple(builder, parts.strides)
+    distance, *_ = cgutils.unpack_tuple(builder, parts.strides)
     start = builder.bitcast(parts.data, _BYTE.as_pointer())
     return builder.gep(start, [builder.add(builder.mul(row, distance), byte)])
 

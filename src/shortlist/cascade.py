@@ -25,6 +25,7 @@ from shortlist.errors import BundleError, ConfigError, DeadlineError, RequestErr
 from shortlist.funnel import Funnel
 from shortlist.room import RoomyBundle
 from shortlist.stages.assortment import Assortment
+from shortlist.stages.delta import DeviceRows
 from shortlist.stages.diversify import Diversify, explore
 from shortlist.stages.eligibility import Eligibility
 from shortlist.stages.filter import Filter
@@ -57,14 +58,17 @@ class Cascade:
         self.catalog = Catalog.load(bundle, device)
         self.popularity = Popularity(bundle)
         self.retrieve = Retrieve(bundle, self.catalog, device)
-        self.eligibility = Eligibility(bundle, len(self.catalog), self.retrieve.prepare, eligible, device=device.name)
+        self.eligibility = Eligibility(bundle, len(self.catalog), self.retrieve.prepare, eligible)
         self.users = Users(bundle, self.catalog, self.popularity, self.config.history, device, self.eligibility)
         self.filter = Filter(bundle, self.catalog, device)
         self.rank = Rank(bundle, self.catalog, device)
         self.diversify = Diversify(bundle, self.catalog, self.config, device)
         self.assortment: Assortment | None = None  # None: what the bundle knows is what there is
+        self._new_rows: DeviceRows | None = None
         if isinstance(bundle, RoomyBundle):
             self.assortment = Assortment(bundle, self.catalog, self.config, self.eligibility, self.popularity)
+            kept = {"filter_items": self.filter.items, "diversity_items": self.diversify.items}
+            self._new_rows = DeviceRows(bundle, self.catalog, device, kept | {"item_groups": self.diversify.groups})
         self.segments: SegmentLists | None = None  # for people who are known when there is no time to retrieve
         self.costs = Costs(ladder(self.config.efforts))
         self.observer: Observer | None = None
@@ -83,13 +87,9 @@ class Cascade:
         """Open the bundle at `path` on `device`, the CPU where none is given; a device serves one cascade.
 
         `eligible` is a predicate that items must satisfy in every request, whatever that asks for. With `room` for new
-        items, on the CPU alone, the cascade has an `assortment`. Raises BundleError when something is missing or
-        damaged, ConfigError when the GPU fails or `eligible` does not fit the bundle.
+        items the cascade has an `assortment`. Raises BundleError when something is missing or damaged, ConfigError when
+        the GPU fails or `eligible` does not fit the bundle.
         """
-        if room is not None and device and device.name != "cpu":
-            raise ConfigError(
-                f"room = {room} on a {device.name}: changes of items are followed on the CPU alone so far"
-            )
         bundle = Bundle.open(path, verify) if room is None else RoomyBundle.with_room(path, verify, room)
         try:
             return cls(bundle, seed, device, eligible)
@@ -129,6 +129,7 @@ class Cascade:
         """Run every path once: compiles Numba functions, fills ONNX Runtime's arenas, and measures the stages."""
         item = self.catalog.ids.id(0)
         self.device.warm_up()
+        self.retrieve.warm_up()
         if self.device.name == "gpu":  # kernels are compiled for numbers of candidates, which follow from k
             self.recommend([Request(history=(item,), k=k) for k in range(1, MAX_K + 1)])
         for eligible in self.eligibility.examples():
@@ -164,6 +165,8 @@ class Cascade:
         self.costs.leave_out(effort)
         with funnel.stage("users", len(requests)):
             users = self.users.look_up(requests)
+            if self._new_rows:
+                self._new_rows.follow()
         self._tell(funnel)
         cold, known = users.lengths == 0, self._warm
         if effort.status == FALLBACK:
@@ -172,7 +175,8 @@ class Cascade:
         for members, path in ((np.flatnonzero(~cold), known), (np.flatnonzero(cold), self._cold)):
             if len(members):
                 part = [requests[i] for i in members]
-                answered = path(depth, users.take(members), part, funnel.of_part(len(part)))
+                some = users if len(part) == len(requests) else users.take(members)
+                answered = path(depth, some, part, funnel.of_part(len(part)))
                 slates.update(zip(members.tolist(), answered, strict=True))
         return [slates[i] for i in range(len(requests))]
 
@@ -221,16 +225,16 @@ class Cascade:
     ) -> list[Slate]:
         lengths = [r.k or self.config.k for r in requests]
         with funnel.stage("diversify", candidates.rows.size):
-            picks = self.diversify(candidates, stage, diversity, max(lengths))
+            picks = funnel.survivors["diversify"] = self.diversify(candidates, stage, diversity, max(lengths))
             traced = funnel.survivors if True in [r.trace for r in requests] else {}
             rows, scores, picks, *survivors = self.device.fetch(
                 candidates.rows, candidates.scores, picks, *traced.values()
             )
             if traced:
                 funnel.survivors.update(zip(traced, survivors, strict=True))
+                shown = np.take_along_axis(rows, picks, axis=1)
+                funnel.survivors["diversify"] = np.where(picks >= 0, shown, np.int32(-1))
             chosen = [self._explore(p[:k], row) for p, k, row in zip(picks, lengths, rows, strict=True)]
-            shown = rows[np.arange(len(picks))[:, None], picks]
-            funnel.survivors["diversify"] = np.where(picks >= 0, shown, np.int32(-1))
         self._tell(funnel)
         return [
             self._slate(plan, rows[b], scores[b], *chosen[b], request, funnel, b) for b, request in enumerate(requests)
@@ -257,8 +261,9 @@ class Cascade:
         funnel: Funnel,
         member: int,
     ) -> Slate:
-        items = tuple(self.catalog.ids.id(row) for row in rows[picks].tolist())
-        trace = funnel.trace(self.version, items, rows[picks], member) if request.trace else None
+        shown = rows[picks]
+        items = tuple([self.catalog.ids.id(row) for row in shown.tolist()])
+        trace = funnel.trace(self.version, items, shown, member) if request.trace else None
         return Slate(items, scores[picks], propensities, plan, trace, funnel.effort.share)
 
     def _rank_depth(self, request: Request, effort: Effort) -> int:

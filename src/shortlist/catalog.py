@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 from numba import njit
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from shortlist.bundle import Bundle
 from shortlist.devices import Device
 from shortlist.kernels.arrays import is_cupy
+from shortlist.kernels.fuse_features.encoding import prefetch
 from shortlist.room import RoomyBundle
 from shortlist.types import Float32, Int32, Int64
 
 Bytes = NDArray[np.uint8]
+
+AHEAD, LINE = 8, 64  # rows asked of memory before they are needed, bytes of a cache line
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,13 @@ class IdMap:
         rows: Int32 = _find_all(*_join(ids), self.blob, self.offsets, self.slots)
         return rows
 
+    def all_rows(self, rows: Int32) -> Int32:
+        """`rows`, and those that the same items had before: here an item has one."""
+        return rows
+
     def id(self, row: int) -> bytes:
         """The caller's id of `row`."""
-        return self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes()
+        return self.blob[self.offsets.item(row) : self.offsets.item(row + 1)].tobytes()
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class GrowingIds:
     known: IdMap
     new_rows: dict[bytes, int] = field(default_factory=dict)
     new_ids: dict[int, bytes] = field(default_factory=dict)
+    before: dict[int, Int32] = field(default_factory=dict)  # by row of an item that had others, those
 
     def __len__(self) -> int:
         return len(self.known)
@@ -84,7 +93,9 @@ class GrowingIds:
     def add(self, item_id: bytes, row: int) -> None:
         """From now on, `item_id` is `row`; rows that it had before keep its name."""
         self.new_ids[row] = item_id
-        self.new_rows[item_id] = row
+        if (last := self.new_rows.get(item_id)) is not None:
+            self.before[row] = np.append(self.before.get(last, ()), last).astype(np.int32)
+        self.new_rows[item_id] = row  # at last: who sees it sees the rest
 
     def rows(self, ids: Sequence[bytes]) -> Int32:
         """Rows of `ids`, -1 where unknown: Int32[len(ids)]."""
@@ -93,6 +104,12 @@ class GrowingIds:
             for place in np.flatnonzero(rows < 0).tolist():
                 rows[place] = self.new_rows.get(ids[place], -1)
         return rows
+
+    def all_rows(self, rows: Int32) -> Int32:
+        """`rows`, and those that the same items had before, one of which may still be on offer."""
+        if not self.before:
+            return rows
+        return np.concatenate([rows, *(self.before[row] for row in rows.tolist() if row in self.before)])
 
     def id(self, row: int) -> bytes:
         """The caller's id of `row`."""
@@ -135,10 +152,11 @@ class Catalog:
 
     def gather(self, rows: Int32, name: str) -> Float32:
         """Columns `name` of `rows` [...]: [..., width]; zeros where a row is -1."""
-        gathered: Float32 = self.part(name)[np.maximum(rows, 0)]
-        if is_cupy(gathered):  # a mask would be counted there, and the host wait for the answer
-            return np.where((rows >= 0)[..., None], gathered, np.float32(0))
-        gathered[rows < 0] = 0
+        part = self.part(name)
+        if is_cupy(part):  # a mask would be counted there, and the host wait for the answer
+            return np.where((rows >= 0)[..., None], part[np.maximum(rows, 0)], np.float32(0))
+        gathered: Float32 = np.empty((*rows.shape, part.shape[1]), np.float32)
+        _gather(part, rows.ravel(), gathered.reshape(rows.size, part.shape[1]))
         return gathered
 
 
@@ -158,9 +176,21 @@ def build_table(parts: dict[str, Float32]) -> tuple[Float32, dict[str, list[int]
 
 
 def _join(ids: Sequence[bytes]) -> tuple[Bytes, Int64]:
-    offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+    offsets = np.fromiter(accumulate(map(len, ids), initial=0), np.int64, len(ids) + 1)
     return np.frombuffer(b"".join(ids), np.uint8), offsets
+
+
+@njit(nogil=True, no_cfunc_wrapper=True)
+def _gather(table: Float32, rows: Int32, out: Float32) -> None:
+    """Rows of `table` [N, W], zeros where one is -1, into `out` [M, W]; each is asked of memory before it is needed."""
+    if len(rows) and max(rows) >= len(table):
+        raise IndexError("a row is not in the item table")
+    for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            for byte in range(0, 4 * table.shape[1], LINE):
+                prefetch(table, max(rows[i + AHEAD], 0), byte)
+        for column in range(table.shape[1]):
+            out[i, column] = table[rows[i], column] if rows[i] >= 0 else np.float32(0)
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
@@ -172,10 +202,9 @@ def _hash(blob: Bytes, start: int, stop: int) -> np.uint64:
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)
-def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> np.uint64:
-    """Slot that holds the id, or the empty slot where it belongs."""
+def _find(slot: np.uint64, ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots: Int32) -> np.uint64:
+    """Slot that holds the id, or the empty slot where it belongs; `slot` is where its hash says to begin."""
     mask = np.uint64(len(slots) - 1)
-    slot: np.uint64 = _hash(ids, start, stop) & mask
     while slots[slot] >= 0:
         low, high = offsets[slots[slot]], offsets[slots[slot] + 1]
         same = high - low == stop - start
@@ -192,7 +221,8 @@ def _find(ids: Bytes, start: int, stop: int, blob: Bytes, offsets: Int64, slots:
 @njit(nogil=True, no_cfunc_wrapper=True)
 def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
     for row in range(len(offsets) - 1):
-        slot = _find(blob, offsets[row], offsets[row + 1], blob, offsets, slots)
+        slot = _hash(blob, offsets[row], offsets[row + 1]) & np.uint64(len(slots) - 1)
+        slot = _find(slot, blob, offsets[row], offsets[row + 1], blob, offsets, slots)
         if slots[slot] >= 0:
             return row
         slots[slot] = row
@@ -201,7 +231,15 @@ def _insert_all(blob: Bytes, offsets: Int64, slots: Int32) -> int:
 
 @njit(nogil=True, no_cfunc_wrapper=True)
 def _find_all(ids: Bytes, starts: Int64, blob: Bytes, offsets: Int64, slots: Int32) -> Int32:
-    rows = np.empty(len(starts) - 1, np.int32)
+    """Rows of the ids. Each step is taken for all of them before the next, and asks memory for what that will read."""
+    rows, places = np.empty(len(starts) - 1, np.int32), np.empty(len(starts) - 1, np.uint64)
     for i in range(len(rows)):
-        rows[i] = slots[_find(ids, starts[i], starts[i + 1], blob, offsets, slots)]
+        places[i] = _hash(ids, starts[i], starts[i + 1]) & np.uint64(len(slots) - 1)
+        prefetch(slots, places[i], 0)
+    for place in places:
+        prefetch(offsets, max(slots[place], 0), 0)
+    for place in places:
+        prefetch(blob, offsets[max(slots[place], 0)], 0)
+    for i in range(len(rows)):
+        rows[i] = slots[_find(places[i], ids, starts[i], starts[i + 1], blob, offsets, slots)]
     return rows

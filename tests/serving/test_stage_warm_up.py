@@ -55,5 +55,5 @@ def test_requests_compile_nothing(name: str, repository: Path) -> None:
 
 def test_what_diversifies_does_not_compile_the_search(repository: Path) -> None:
     searches, diversifies = (set(compiled(repository, name)[0]) for name in ("RetrieveModel", "DiversifyModel"))
-    assert {"_pool", "_choose"} <= searches - diversifies
+    assert {"pool_of", "choose_from"} <= searches - diversifies
     assert "_mmr" in diversifies - searches

@@ -36,7 +36,7 @@ def _keep_on_device(candidates: Candidates, scores: Any, depth: int) -> Candidat
     )
 
 
-@njit(nogil=True)
+@njit(nogil=True, no_cfunc_wrapper=True)
 def _take(
     rows: Int32,  # [B, N]
     scores: Float32,  # [B, N]

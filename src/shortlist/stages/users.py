@@ -62,6 +62,7 @@ class Users:
 
     def look_up(self, requests: Sequence[Request]) -> UserBatch:
         """The user side of B valid requests as far as no tower is needed: `vectors` is empty."""
+        eligible = self.eligibility.of(requests)  # before any id is read: its rows are ones that ids have, or had
         profiles = self.profiles.find([r.user_id for r in requests])
         told, never = self._told(requests)
         known = [
@@ -76,7 +77,7 @@ class Users:
             np.empty((len(requests), 0), np.float32),
             tuple(map(self._masked, known, never)),
             self.popularity.segments([r.context for r in requests]),
-            eligible=self.eligibility.of(requests),
+            eligible=eligible,
             drift=self._drift(requests),
         )
 
@@ -114,7 +115,7 @@ class Users:
         return np.concatenate([stored, then]) if len(then) else stored
 
     def _masked(self, history: Int32, never: Int32) -> Int32:
-        return np.concatenate([history, never]) if self.mask_seen else never
+        return self.catalog.ids.all_rows(np.concatenate([history, never]) if self.mask_seen else never)
 
     def _told(self, requests: Sequence[Request]) -> tuple[list[Int32], list[Int32]]:
         """Rows of the history that comes with each request, its own or a live one, and of items never to return."""
@@ -129,16 +130,19 @@ class Users:
         return found[: len(requests)], found[len(requests) :]
 
     def _side(self, requests: Sequence[Request], profiles: Int32) -> Float32:
-        user = self.profiles.user_features(profiles)
-        context = np.stack([self.features.context_row(r.context) for r in requests])
-        return np.concatenate([user, context], axis=1)
+        side = np.empty((len(requests), self.features.side_width), np.float32)
+        width = self.features.user_encoder.width
+        side[:, :width] = self.profiles.user_features(profiles)
+        for row, r in zip(side, requests, strict=True):
+            row[width:] = self.features.context_row(r.context)
+        return side
 
 
 def _pad(histories: Sequence[Int32], length: int) -> tuple[Int32, Int64]:
     """Most recent `length` rows of each, right-padded with -1 to the longest (at least 1): [B, L], lengths [B]."""
-    lengths = np.array([min(len(h), length) for h in histories], np.int64)
-    padded = np.full((len(histories), max(1, int(lengths.max(initial=0)))), -1, np.int32)
+    lengths = [min(len(h), length) for h in histories]
+    padded = np.full((len(histories), max([1, *lengths])), -1, np.int32)
     for row, history, kept in zip(padded, histories, lengths, strict=True):
         if kept:
             row[:kept] = history[-kept:]
-    return padded, lengths
+    return padded, np.array(lengths, np.int64)
