@@ -1,5 +1,8 @@
 """A thousand malformed and borderline requests, a hundred thousand by `make fuzz`: nothing falls, all get answers."""
 
+import subprocess
+import sys
+
 import pytest
 
 from shortlist.serving.client import Client
@@ -27,6 +30,39 @@ def test_no_process_ends(served: Supervisor, client: Client) -> None:
     assert client.recommend("user-0").status == "full"
 
 
+REFUSES = """
+import gc, sys, types, weakref
+utils = types.ModuleType("triton_python_backend_utils")
+utils.TritonError, utils.InferenceResponse = lambda *_: None, lambda **_: None
+utils.TritonError.CANCELLED = utils.TritonError.INVALID_ARG = utils.TritonError.INTERNAL = 0
+utils.deserialize_bytes_tensor = utils.serialize_byte_tensor = None
+sys.modules[utils.__name__] = utils
+from shortlist.errors import RequestError
+from shortlist.serving.stage_models import RankModel
+
+class Given:
+    pass
+
+class Refuses(RankModel):
+    def read(self, request):
+        try:
+            raise ValueError
+        except ValueError:
+            raise RequestError("k = 0: an int from 1 to 50 is allowed") from None
+
+gc.disable()
+requests = [Given(), Given()]
+left = [weakref.ref(request) for request in requests]
+Refuses().execute(requests)
+del requests
+assert [request() for request in left] == [None, None]
+"""
+
+
+def test_a_refused_request_is_let_go_without_garbage_collection() -> None:
+    subprocess.run([sys.executable, "-c", REFUSES], check=True)
+
+
 @pytest.mark.slow
 def test_memory_stays_flat(served: Supervisor) -> None:
     run(served.address.grpc, 2, range(10_000))
@@ -35,3 +71,4 @@ def test_memory_stays_flat(served: Supervisor) -> None:
     after = memory(served)
     assert after["server"] < 1.2 * before["server"] + 20
     assert after["stub 0"] < 1.1 * before["stub 0"]
+    assert after["shared"] < 1.2 * before["shared"] + 20

@@ -70,7 +70,7 @@ class CascadeModel:
         device = choose_device(wanted, bundle.parent / ENGINES, placement(args))
         if device.note:
             pb_utils.Logger.log_warn(f"cascade runs on the CPU: {device.note}")
-        room = MOST_NEW if os.environ.get(PROFILES_URL) and device.name == "cpu" else None
+        room = MOST_NEW if os.environ.get(PROFILES_URL) else None
         self.cascade = Cascade.load(bundle, device=device, eligible=read_standing(bundle.parent), room=room)
         self.cascade.warm_up()
         version = {"version": args["model_version"], "bundle": self.cascade.version}
@@ -128,7 +128,7 @@ class CascadeModel:
             return None
         from shortlist.serving.from_store import FromStore
 
-        store = FromStore(url, self.cascade, self.recommend, self.meter, os.environ, pb_utils.Logger.log_warn)
+        store = FromStore(url, self.cascade, self.recommend, self.meter, os.environ)
         self.recommend = store.recommend
         return store
 
@@ -269,7 +269,12 @@ def respond(outcome: Slate | ShortlistError) -> Any:
 
 
 def error_response(error: ShortlistError) -> Any:
-    """A response that carries the error and a gRPC code for it."""
+    """A response that carries the error and a gRPC code for it.
+
+    The error forgets where it was raised: those frames know the whole batch and, through it, the error. Until the
+    garbage collector found them, each request of the batch would keep its part of the memory shared with Triton.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), _code(error)))
 
 

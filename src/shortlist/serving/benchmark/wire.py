@@ -63,7 +63,7 @@ class GrpcConnection:
 
     def receive(self) -> bytes | None:
         """Read what there is: the message when the answer is whole (empty when it is an error), else None."""
-        buffer = self._buffer + _read(self.socket)
+        buffer = self._buffer + self._read()
         start, answer = 0, None
         while len(buffer) - start >= 9:
             high, low, kind, flags, _ = _HEADER.unpack_from(buffer, start)
@@ -82,6 +82,9 @@ class GrpcConnection:
             start = stop
         self._buffer = buffer[start:]
         return answer
+
+    def _read(self) -> bytes:
+        return _read(self.socket)
 
     def _take(self, size: int) -> None:
         """Give the server its window back, long before it is spent."""
