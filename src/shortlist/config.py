@@ -28,7 +28,8 @@ class Section(BaseModel):
 class DataConfig(Section):
     source: Literal["ml-100k", "recbole", "movielens", "sequences", "table"] = "ml-100k"
     """Where the log comes from: the built-in MovieLens-100k, RecBole atomic files, a MovieLens CSV folder, a text file
-    of sequences (`user item` or `user item item …` a line), or any CSV/Parquet table with a column mapping."""
+    of sequences (`user item` or `user item item …` a line), or any table (CSV, Parquet, JSON lines) with a column
+    mapping."""
     path: Path | None = None
     """File or folder to read; not used by `ml-100k`."""
     columns: dict[str, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from shortlist.cli.main import app
-from shortlist.events.items import ItemStore
+from shortlist.events.items import ADDED, ItemStore
 from shortlist.profiles.embedded import EmbeddedStore
 from shortlist.profiles.store import ProfileStore
 from tests.factories import make_bundle
 
 CONTENTS = [{"genre": f"g{i % 4}", "moods": ["dark", f"m{i % 3}"], "year": 1990.0 + i} for i in range(12)]
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -55,6 +49,20 @@ def test_items_are_removed_and_restored(run: Run, tmp_path: Path) -> None:
     assert run("remove", "--file", tmp_path / "ids").startswith("1 of 2 items removed")
     assert run("restore", "item-1").startswith("1 of 1 items restored")
     assert _listed(run) == {"removed": ["item-2", "item-3"], "added": {}}
+
+
+def test_ids_that_nobody_knows_are_told_of_and_removed(run: Run, server: EmbeddedStore, bundle: Path) -> None:
+    ItemStore(server.url).add({b"new": {}})
+    said = run("remove", "item-1", "new", "itme-2", "--bundle", bundle)
+    assert "3 of 3 items removed" in said
+    assert said.endswith("1 are neither in the bundle nor new: itme-2")
+
+
+def test_what_somebody_else_wrote_wrong_is_told_and_can_be_dropped(run: Run, server: EmbeddedStore) -> None:
+    ProfileStore(server.url).command("HSET", ADDED, "bad", "{")
+    assert "passed over: sl:items:added, item b'bad'" in run("list")
+    run("forget", "bad")
+    assert run("list") == "0 removed, 0 added"
 
 
 def test_new_items_are_added_from_lines_of_json(run: Run, bundle: Path, tmp_path: Path) -> None:

@@ -102,3 +102,14 @@ def test_a_missing_column_is_named_with_those_present(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder, and a file is needed"):
         read_table(tmp_path)
+
+
+def test_json_lines_keep_their_types_and_lines(tmp_path: Path) -> None:
+    frame = read_table(write(tmp_path / "a.jsonl", b'{"a": 1, "b": "x"}\n\n{"a": 2.5}\n'))
+    assert frame.select("a", "b", LINE).rows() == [(1.0, "x", 1), (2.5, None, 3)]
+
+
+@pytest.mark.parametrize("line", [b'{"a":', b"[1]"])
+def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: bytes) -> None:
+    with pytest.raises(DataError, match="line 2: a JSON object a line is needed"):
+        read_table(write(tmp_path / "a.jsonl", b'{"a": 1}\n' + line + b"\n"))

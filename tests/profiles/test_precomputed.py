@@ -126,7 +126,7 @@ def test_a_lost_profile_that_grew_again_is_another(serving: Serving, store: Prof
 
 @pytest.mark.parametrize(
     "options",
-    [{"k": 5}, {"diversity": 0.1}, {"exclude": (b"item-1",)}, {"context": {"hour": 3}}, {"trace": True}],
+    [{"k": 5}, {"diversity": 0.1}, {"exclude": (b"item-1",)}, {"context": {"hour": 3}}],
     ids=lambda options: next(iter(options)),
 )
 def test_who_asks_for_something_else_gets_it(serving: Serving, store: ProfileStore, options: dict[str, Any]) -> None:
@@ -134,6 +134,13 @@ def test_who_asks_for_something_else_gets_it(serving: Serving, store: ProfileSto
     serving.ask(**options)
     assert serving.made.outcomes[OPTIONS] == 1
     assert len(serving.computed) == 2
+
+
+def test_who_asks_for_a_trace_gets_it_and_misses_no_slate(serving: Serving, store: ProfileStore) -> None:
+    serving.ask(trace=True)
+    keep(store, serving.ask(), serving.cascade.version)
+    serving.ask(trace=True)
+    assert serving.made.outcomes[ABSENT] == serving.made.outcomes.total() == 1
 
 
 def test_another_bundle_ends_it(serving: Serving, store: ProfileStore) -> None:

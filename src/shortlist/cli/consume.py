@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shortlist.cli.options import Kafka, Profiles
 from shortlist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -18,18 +19,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 5.0  # of a batch; nobody waits for the answer as a request would
 Log = Annotated[str, typer.Argument(help="The log: a folder, or kafka://host:port/topic.")]
-Store = Annotated[
-    str,
-    typer.Option(
-        envvar="SHORTLIST_PROFILES",
-        help="valkey://[user:password@]host:port/db, valkeys:// for TLS, unix:///socket.",
-    ),
-]
 Bundle = Annotated[Path | None, typer.Option(help="Bundle whose item attributes are the categories of affinities.")]
-Kafka = Annotated[
-    Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
-]
-
 Vectors = Annotated[
     bool, typer.Option(help="Move user vectors with every event, in the space of --bundle: the tower runs for each.")
 ]
@@ -37,7 +27,7 @@ Vectors = Annotated[
 
 def consume(
     log: Log,
-    store: Store,
+    profiles: Profiles,
     bundle: Bundle = None,
     dead_letters: Annotated[str | None, typer.Option(help="Where refused events go: a folder, or kafka://…")] = None,
     group: Annotated[str, typer.Option(help="Consumer group that shares the partitions of a topic.")] = "shortlist",
@@ -47,13 +37,13 @@ def consume(
 ) -> None:
     """Turn events into profiles until Ctrl-C. Start it again, or more of it, at any time: no event counts twice.
 
-    Example: shortlist events consume build/events --store valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle
+    Example: shortlist events consume build/events --profiles valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle
     """
-    from shortlist.events.consumer import Consumer
+    from shortlist.events.consumer import NEEDS_OPERATOR, Consumer
     from shortlist.events.meters import Meters, serve
-    from shortlist.events.transport import open_sink, open_source
+    from shortlist.events.transport import OffsetError, open_sink, open_source
 
-    if dead_letters and _same(log, dead_letters):
+    if dead_letters and same_log(log, dead_letters):
         raise ConfigError(f"--dead-letters = {dead_letters}: is the log itself, which would never end; name another")
     source = open_source(log, group, _settings(kafka))
     dead = open_sink(dead_letters, _settings(kafka)) if dead_letters else None
@@ -63,7 +53,7 @@ def consume(
         typer.echo(f"metrics: http://127.0.0.1:{server.server_address[1]}/metrics", err=True)
     consumer = Consumer(
         source,
-        _store(store),
+        _store(profiles),
         _facts(bundle),
         dead,
         meters,
@@ -75,6 +65,9 @@ def consume(
     typer.echo(f"consuming {log}; Ctrl-C stops")
     try:
         consumer.run()
+    except (OffsetError, DataError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(NEEDS_OPERATOR) from error
     finally:
         source.close()
         if dead:
@@ -86,7 +79,7 @@ def consume(
 
 def replay(
     log: Log,
-    store: Store,
+    profiles: Profiles,
     bundle: Bundle = None,
     check: Annotated[bool, typer.Option(help="Write nothing: compare the store with the log, byte by byte.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -95,13 +88,13 @@ def replay(
 ) -> None:
     """Compute all profiles from the log's beginning, into a store that is empty; or check those of a live one.
 
-    Example: shortlist events replay build/events --store valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle --check
+    Example: shortlist events replay build/events --profiles valkey://127.0.0.1:6379/0 --bundle runs/demo/bundle --check
     """
     from shortlist.events.transport import open_source
 
     source = open_source(log, None, _settings(kafka))
     try:
-        result = (_check if check else _fill)(source, _store(store), _facts(bundle), _moved(bundle, vectors))
+        result = (_check if check else _fill)(source, _store(profiles), _facts(bundle), _moved(bundle, vectors))
     finally:
         source.close()
     typer.echo(json.dumps(result) if as_json else "\n".join(f"{name}: {value}" for name, value in result.items()))
@@ -136,7 +129,7 @@ def export(
         source.close()
 
 
-def _same(one: str, other: str) -> bool:
+def same_log(one: str, other: str) -> bool:
     """Whether both name one log."""
     from shortlist.events.transport import KAFKA, broker_and_topic
 

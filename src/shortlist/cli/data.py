@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def describe(
         raise ConfigError(f"--png = {png}: the suffix .png is allowed")
     folder = Path(source)
     saved = folder.is_dir() and (folder / "dataset.json").is_file()
-    dataset = Dataset.load(folder) if saved else load_dataset(_data_config(source, path, column or [], max_rejected))
+    dataset = Dataset.load(folder) if saved else load_dataset(data_config(source, path, column or [], max_rejected))
     description = measure(dataset)
     if save is not None:
         dataset.save(save)
@@ -111,7 +112,7 @@ def training_log(
     typer.echo(f"{out}: {len(train):,} events")
 
 
-def _data_config(source: str, path: Path | None, columns: list[str], max_rejected: float | None) -> DataConfig:
+def data_config(source: str, path: Path | None, columns: Sequence[str], max_rejected: float | None) -> DataConfig:
     """The data section of a configuration file, or one made from the options."""
     from shortlist.config import Config
     from shortlist.errors import ConfigError

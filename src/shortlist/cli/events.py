@@ -1,4 +1,7 @@
-"""`shortlist events`: check events, judge a stream of them, watch it; and turn it into profiles (`cli.consume`)."""
+"""`shortlist events`: check events, judge a stream of them, watch it.
+
+Bringing in a historical log is for `cli.importing`, turning the stream into profiles for `cli.consume`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shortlist.cli.consume import consume, export, replay
+from shortlist.cli.importing import import_events
+from shortlist.cli.options import Kafka
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,9 +28,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Check events, watch their stream, turn it into profiles.")
 SHOWN = 20  # refused lines
 _LONGEST_S = 1e9
-Kafka = Annotated[
-    Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
-]
 
 
 @app.callback()
@@ -123,6 +125,7 @@ def tail(
                 _show(record, user, as_json)
 
 
+app.command("import")(import_events)
 app.command()(consume)
 app.command()(replay)
 app.command()(export)

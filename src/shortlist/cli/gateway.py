@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from shortlist.cli.options import Grpc, GrpcTls, GrpcTlsCa, GrpcTlsCert, GrpcTlsKey, GrpcTlsName, Kafka, tls_of
 from shortlist.errors import ConfigError
-
-if TYPE_CHECKING:
-    from shortlist.serving.tls import Tls
+from shortlist.profiles import PROFILES_URL
 
 
 def gateway(
-    grpc: Annotated[str, typer.Option(help="host:port of the server (`shortlist serve`).")] = "127.0.0.1:8001",
+    grpc: Grpc = "127.0.0.1:8001",
     events: Annotated[
         str | None, typer.Option(help="Where events go: a folder, or kafka://host:port/topic; by default refused.")
     ] = None,
-    kafka_settings: Annotated[
-        Path | None, typer.Option(help="YAML or JSON file of further settings of Kafka's client: TLS, users …")
-    ] = None,
+    kafka: Kafka = None,
     profiles: Annotated[
         str | None,
-        typer.Option(
-            envvar="SHORTLIST_PROFILES", help="The profile store: valkey://host:port/0; by default nothing is live."
-        ),
+        typer.Option(envvar=PROFILES_URL, help="The profile store: valkey://host:port/0; by default nothing is live."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine's own need --keys.")] = (
         "127.0.0.1"
@@ -51,14 +46,11 @@ def gateway(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Speak HTTPS, with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
-    grpc_tls: Annotated[
-        bool, typer.Option(help="The server speaks TLS; its authority is one of the system's.")
-    ] = False,
-    grpc_tls_ca: Annotated[
-        Path | None, typer.Option(help="PEM file of the authority that signed the server's.")
-    ] = None,
-    grpc_tls_cert: Annotated[Path | None, typer.Option(help="Our own certificate for the server (PEM).")] = None,
-    grpc_tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    grpc_tls: GrpcTls = False,
+    grpc_tls_ca: GrpcTlsCa = None,
+    grpc_tls_cert: GrpcTlsCert = None,
+    grpc_tls_key: GrpcTlsKey = None,
+    grpc_tls_name: GrpcTlsName = None,
 ) -> None:
     """Open the way in for browsers: slates, events, profiles and a live page over HTTP and WebSocket.
 
@@ -73,9 +65,9 @@ def gateway(
 
     settings = Settings(
         grpc=grpc,
-        grpc_tls=_tls(grpc_tls, grpc_tls_ca, grpc_tls_cert, grpc_tls_key),
+        grpc_tls=tls_of(grpc_tls, grpc_tls_ca, grpc_tls_cert, grpc_tls_key, grpc_tls_name),
         events=events,
-        kafka=_kafka(kafka_settings),
+        kafka=_kafka(kafka),
         profiles=profiles,
         host=host,
         port=port,
@@ -98,12 +90,6 @@ def _make_key(role: str, keys: Path | None, name: str) -> None:
     if keys is None:
         raise ConfigError("--make-key: --keys FILE says which file the key's hash is added to; give it too")
     typer.echo(make_key(role, keys, name))
-
-
-def _tls(wanted: bool, ca: Path | None, cert: Path | None, key: Path | None) -> Tls | None:
-    from shortlist.serving.tls import Tls
-
-    return Tls(ca, cert, key) if wanted or ca or cert else None
 
 
 def _kafka(path: Path | None) -> dict[str, str]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shortlist.cli.options import Profiles
 from shortlist.errors import BundleError, DataError, RequestError
 
 if TYPE_CHECKING:
     from shortlist.bundle import Bundle
 
 app = typer.Typer(no_args_is_help=True, help="Take items off offer and bring them back, offer new ones.")
-Store = Annotated[
-    str, typer.Option(envvar="SHORTLIST_PROFILES", help="valkey://[user:password@]host:port/db, valkeys://, unix://…")
-]
+SHOWN = 10  # unknown ids
 Ids = Annotated[list[str] | None, typer.Argument(help="Item ids.")]
 File = Annotated[Path | None, typer.Option("--file", help="File of item ids, one a line.")]
 
@@ -28,34 +27,45 @@ def items() -> None:
 
 
 @app.command()
-def remove(store: Store, ids: Ids = None, file: File = None) -> None:
+def remove(
+    profiles: Profiles,
+    ids: Ids = None,
+    file: File = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle that is served, or its repository: say which ids it does not know.")
+    ] = None,
+) -> None:
     """Take items out of every slate, within a second, until they are restored.
 
-    Example: shortlist items remove --store valkey://127.0.0.1:6379/0 item-17 item-18
+    Example: shortlist items remove --profiles valkey://127.0.0.1:6379/0 item-17 item-18
     """
-    wanted = list(_ids(ids, file))
-    typer.echo(_told(_open(store).remove(wanted), len(wanted), "removed", "were"))
+    wanted, opened = list(_ids(ids, file)), _open(profiles)
+    typer.echo(_told(opened.remove(wanted), len(wanted), "removed", "were"))
+    if bundle is not None:
+        _, state = opened.state()
+        known = {*_known(_bundle(bundle), wanted), *state.added}
+        _tell_unknown(sorted({*wanted} - known))
 
 
 @app.command()
-def restore(store: Store, ids: Ids = None, file: File = None) -> None:
+def restore(profiles: Profiles, ids: Ids = None, file: File = None) -> None:
     """Bring removed items back.
 
-    Example: shortlist items restore --store valkey://127.0.0.1:6379/0 item-17
+    Example: shortlist items restore --profiles valkey://127.0.0.1:6379/0 item-17
     """
     wanted = list(_ids(ids, file))
-    typer.echo(_told(_open(store).restore(wanted), len(wanted), "restored", "were not removed"))
+    typer.echo(_told(_open(profiles).restore(wanted), len(wanted), "restored", "were not removed"))
 
 
 @app.command()
 def add(
-    store: Store,
+    profiles: Profiles,
     file: Annotated[Path, typer.Argument(help="New items: CSV or Parquet as for training, or a JSON object a line.")],
     bundle: Annotated[Path, typer.Option(help="The bundle that is served, or its model repository: it checks them.")],
 ) -> None:
     """Offer items that the bundle does not know: `item_id` and attributes as in the training data.
 
-    Example: shortlist items add new.jsonl --bundle runs/demo/bundle --store valkey://127.0.0.1:6379/0
+    Example: shortlist items add new.jsonl --bundle runs/demo/bundle --profiles valkey://127.0.0.1:6379/0
     """
     from shortlist.data.encoders import FeatureEncoders
     from shortlist.stages.delta import check, require_maps
@@ -76,13 +86,13 @@ def add(
         new[str(item_id).encode()] = item
     known = _known(opened, list(new))
     told = f"; {len(known):,} are in the bundle already" if known else ""
-    added = _open(store).add({item_id: item for item_id, item in new.items() if item_id not in known})
+    added = _open(profiles).add({item_id: item for item_id, item in new.items() if item_id not in known})
     typer.echo(f"{added:,} of {len(new):,} items added{told}")
 
 
 @app.command()
 def forget(
-    store: Store,
+    profiles: Profiles,
     ids: Ids = None,
     file: File = None,
     inside: Annotated[
@@ -93,9 +103,9 @@ def forget(
 
     After a deployment with `--in`, so that the store keeps no new items that are not new any more.
 
-    Example: shortlist items forget --in runs/demo/bundle --store valkey://127.0.0.1:6379/0
+    Example: shortlist items forget --in runs/demo/bundle --profiles valkey://127.0.0.1:6379/0
     """
-    opened = _open(store)
+    opened = _open(profiles)
     wanted = list(_ids(ids, file)) if ids or file or inside is None else []
     if inside is not None:
         _, state = opened.state()
@@ -105,13 +115,13 @@ def forget(
 
 @app.command(name="list")
 def list_items(
-    store: Store, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+    profiles: Profiles, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
 ) -> None:
     """Show what is removed and what is new.
 
-    Example: shortlist items list --store valkey://127.0.0.1:6379/0 --json
+    Example: shortlist items list --profiles valkey://127.0.0.1:6379/0 --json
     """
-    _, state = _open(store).state()
+    _, state = _open(profiles).state()
     removed = sorted(i.decode(errors="replace") for i in state.removed)
     added = {i.decode(errors="replace"): dict(item) for i, item in sorted(state.added.items())}
     if as_json:
@@ -127,10 +137,17 @@ def _told(done: int, wanted: int, what: str, others: str) -> str:
     return f"{done:,} of {wanted:,} items {what}" + (f"; the others {others}" if done < wanted else "")
 
 
-def _open(store: str) -> Any:
+def _tell_unknown(ids: list[bytes]) -> None:
+    """Ids that are no items now. They may be of the next bundle, so they are removed all the same."""
+    if ids:
+        shown = ", ".join(i.decode(errors="replace") for i in ids[:SHOWN]) + (" …" if len(ids) > SHOWN else "")
+        typer.echo(f"{len(ids):,} are neither in the bundle nor new: {shown}", err=True)
+
+
+def _open(profiles: str) -> Any:
     from shortlist.events.items import ItemStore
 
-    return ItemStore(store)
+    return ItemStore(profiles, on_broken=lambda _, why: typer.echo(f"passed over: {why}", err=True))
 
 
 def _ids(ids: list[str] | None, file: Path | None) -> Iterator[bytes]:

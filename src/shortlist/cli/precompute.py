@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shortlist.cli.options import Grpc, GrpcTls, GrpcTlsCa, GrpcTlsCert, GrpcTlsKey, GrpcTlsName, Profiles, tls_of
 from shortlist.errors import ShortlistError
 
 if TYPE_CHECKING:
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 
 def precompute(
     repository: Annotated[Path, typer.Argument(help="Model repository that is served; or a run, or a bundle.")],
-    profiles: Annotated[
-        str, typer.Option(envvar="SHORTLIST_PROFILES", help="URL of the profile store that the server reads.")
-    ],
-    grpc: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:8001",
+    profiles: Profiles,
+    grpc: Grpc = "127.0.0.1:8001",
     top_users: Annotated[int, typer.Option(help="How many of the most active people get a slate.", min=0)] = 1000,
     every: Annotated[
         float | None, typer.Option(help="Seconds from one cycle to the next; without, one.", min=1)
     ] = None,
     ttl: Annotated[float, typer.Option(help="Seconds that a slate is kept at most.", min=1)] = 3600,
     segments: Annotated[bool, typer.Option(help="Make the lists of segments too.")] = True,
+    grpc_tls: GrpcTls = False,
+    grpc_tls_ca: GrpcTlsCa = None,
+    grpc_tls_cert: GrpcTlsCert = None,
+    grpc_tls_key: GrpcTlsKey = None,
+    grpc_tls_name: GrpcTlsName = None,
 ) -> None:
     """Ask a server for the slates of its most active people, and keep them where it finds them.
 
@@ -38,7 +42,8 @@ def precompute(
     from shortlist.serving.precompute import Precompute, served_bundle
 
     store = ProfileStore(profiles)
-    with Client(grpc) as client:
+    tls = tls_of(grpc_tls, grpc_tls_ca, grpc_tls_cert, grpc_tls_key, grpc_tls_name)
+    with Client(grpc, tls=tls) as client:
         job = Precompute(
             lambda: served_bundle(repository), client, store, top_users=top_users, ttl_s=ttl, segments=segments
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from shortlist.config import AttributeKind
+from shortlist.data.read import LINE
 from shortlist.data.validate import (
     MICROSECONDS,
     MISSING_MARKS,
@@ -52,11 +53,14 @@ def clean_interactions(
     integer_ids: bool = False,
     value_required: bool = False,
     context: Mapping[str, Attribute] | None = None,
+    exact: bool = False,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Make the interactions table from `raw` (with LINE); `columns` maps our names to the file's.
 
     user_id and item_id are needed; timestamp, event and value are optional. Rows stay in file order, except that a
-    finer clock than seconds orders them first, since the table keeps whole seconds. Returns (interactions, rejected).
+    finer clock than seconds orders them first, since the table keeps whole seconds. `exact` adds the columns LINE and,
+    where there are times, MICRO, and allows any share of bad rows: `raw` may be a part. Returns (interactions,
+    rejected).
     """
     user, item = columns["user_id"], columns["item_id"]
     attributes = context or {}
@@ -75,11 +79,13 @@ def clean_interactions(
         checks += number_checks(value, required=value_required)
         checks.append(Check(value, parse_number(value).abs() > LARGEST_VALUE, f"{value} is beyond ±{LARGEST_VALUE:g}"))
     good, rejected = apply_checks(raw, checks, path)
-    enforce_limit(rejected, len(raw), max_rejected, path)
+    if not exact:
+        enforce_limit(rejected, len(raw), max_rejected, path)
     if time and (good[MICRO] % MICROSECONDS != 0).any():
         good = good.sort(MICRO, maintain_order=True)
     cells = [_parse(good.schema[a.column], a).alias(name) for name, a in attributes.items()]
-    return good.select(*_interaction_columns(columns, default_event), *cells), rejected
+    further = [name for name in (LINE, MICRO) if exact and name in good.columns]
+    return good.select(*_interaction_columns(columns, default_event), *cells, *further), rejected
 
 
 def _interaction_columns(columns: Mapping[str, str], default_event: str) -> list[pl.Expr]:

@@ -1,4 +1,4 @@
-"""Text and Parquet files as frames of raw columns, each row with its line number.
+"""Text, Parquet and JSON-lines files as frames of raw columns, each row with its line number.
 
 Here a file is found to be missing, empty, binary or without its columns. What the cells mean is left to the loaders,
 and which rows are acceptable to `shortlist.data.validate`.
@@ -7,6 +7,7 @@ and which rows are acceptable to `shortlist.data.validate`.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,13 +21,29 @@ BOM = b"\xef\xbb\xbf"
 UNIT_SEPARATOR = "\x1f"  # stands in for separators of several characters, and as "no separator"
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """Read a Parquet file (by suffix) or a CSV/TSV file whose separator its header shows, with LINE."""
-    if path.suffix.lower() in {".parquet", ".pq"}:
+def read_table(path: Path, content: bytes | None = None) -> pl.DataFrame:
+    """Read a file of Parquet or of JSON lines (by suffix), or a CSV/TSV file whose separator its header shows.
+
+    Of a text file, `content` may be given instead of being read.
+    """
+    if is_parquet(path):
         return read_parquet(path)
-    header = read_text(path).split(b"\n", 1)[0]
+    content = read_text(path, content=content)
+    if is_json(path):
+        return _read_json_lines(path, content)
+    header = content.split(b"\n", 1)[0]
     separator = max("\t,;|", key=lambda mark: header.count(mark.encode()))
-    return read_csv(path, separator=separator)
+    return _read_csv(path, content, separator, None, quoted=True)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the suffix says Parquet."""
+    return path.suffix.lower() in {".parquet", ".pq"}
+
+
+def is_json(path: Path) -> bool:
+    """Whether the suffix says JSON lines."""
+    return path.suffix.lower() in {".jsonl", ".ndjson"}
 
 
 def read_csv(
@@ -41,7 +58,10 @@ def read_csv(
 
     A `separator` of several characters (`::`) is allowed. Blank lines are no rows.
     """
-    content = read_text(path, encoding)
+    return _read_csv(path, read_text(path, encoding), separator, header, quoted)
+
+
+def _read_csv(path: Path, content: bytes, separator: str, header: Sequence[str] | None, quoted: bool) -> pl.DataFrame:
     if len(separator) > 1:
         content, separator = content.replace(separator.encode(), UNIT_SEPARATOR.encode()), UNIT_SEPARATOR
     quote = '"' if quoted else None
@@ -74,7 +94,7 @@ def read_lines(path: Path) -> pl.DataFrame:
 
 def read_parquet(path: Path) -> pl.DataFrame:
     """Read a Parquet file; rows count from 1."""
-    _require_file(path)
+    require_file(path)
     try:
         frame = pl.read_parquet(path, use_pyarrow=False)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -84,10 +104,23 @@ def read_parquet(path: Path) -> pl.DataFrame:
     return frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> bytes:
+def _read_json_lines(path: Path, content: bytes) -> pl.DataFrame:
+    """A JSON object a line; a column has the type that fits all of its values."""
+    numbers = [number for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    try:
+        frame = pl.read_ndjson(content, infer_schema_length=None)
+    except pl.exceptions.PolarsError as error:
+        lines = enumerate(content.split(b"\n"), start=1)
+        where = next((f"line {number}: " for number, line in lines if not _is_object(line)), "")
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: {where}a JSON object a line is needed, of equal types ({reason})") from error
+    return frame.with_columns(pl.Series(LINE, numbers, pl.Int64))
+
+
+def read_text(path: Path, encoding: str = "utf-8", content: bytes | None = None) -> bytes:
     """The file as UTF-8 without a byte-order mark. Raises DataError if it is missing, empty or binary."""
-    _require_file(path)
-    content = path.read_bytes().removeprefix(BOM)
+    require_file(path)
+    content = (path.read_bytes() if content is None else content).removeprefix(BOM)
     if not content.strip():
         raise DataError(f"{path}: the file is empty; expected text with at least one row")
     zero = content.find(b"\0")
@@ -108,7 +141,16 @@ def require_columns(frame: pl.DataFrame, names: Sequence[str], path: Path, hint:
             raise DataError(f"{path}: line 1: column {name!r} is missing; the file has: {present}. {hint}".rstrip())
 
 
-def _require_file(path: Path) -> None:
+def _is_object(line: bytes) -> bool:
+    """Whether a line, if it is not blank, holds a JSON object."""
+    try:
+        return not line.strip() or isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def require_file(path: Path) -> None:
+    """Raise DataError unless `path` is a file."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, and a file is needed; check data.path")
     if not path.is_file():

@@ -65,7 +65,7 @@ def read_atomic(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     return raw.rename({f"{name}:{kind}": name for name, kind in types.items()}), types
 
 
-def read_interactions(path: Path, *, max_rejected: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read_interactions(path: Path, *, max_rejected: float, exact: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The interactions and rejected rows of an `.inter` file; a `rating` becomes the event's value."""
     raw, types = read_atomic(path)
     require_columns(raw, ["user_id", "item_id"], path, "RecBole names them user_id:token and item_id:token.")
@@ -73,7 +73,7 @@ def read_interactions(path: Path, *, max_rejected: float) -> tuple[pl.DataFrame,
     columns = {"user_id": "user_id", "item_id": "item_id"}
     columns |= {ours: theirs for ours, theirs in (("timestamp", "timestamp"), ("value", "rating")) if theirs in types}
     event = "rating" if "rating" in types else "interaction"
-    return clean_interactions(raw, path, columns, max_rejected=max_rejected, default_event=event)
+    return clean_interactions(raw, path, columns, max_rejected=max_rejected, default_event=event, exact=exact)
 
 
 def read_entities(

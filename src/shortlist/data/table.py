@@ -1,4 +1,4 @@
-"""Any CSV or Parquet table of interactions, with a mapping from our column names to the file's.
+"""Any table of interactions, in CSV, Parquet or JSON lines, with a mapping from our column names to the file's.
 
 Times may be numbers (seconds, milliseconds …), ISO 8601 text, or a Parquet time type; items and users may have tables
 of attributes.
@@ -6,7 +6,7 @@ of attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +14,7 @@ import polars as pl
 from shortlist.config import AttributeKind
 from shortlist.data.clean import Attribute, clean_entities, clean_interactions
 from shortlist.data.dataset import Dataset
+from shortlist.data.parts import read_parts
 from shortlist.data.read import read_table, require_columns
 from shortlist.data.validate import no_rejections
 from shortlist.errors import ConfigError
@@ -54,6 +55,16 @@ def load(
         title=_title(item_attributes or {}),
         rejected=pl.concat([rejected, bad_items, bad_users]),
     )
+
+
+def read_log(
+    path: Path, columns: Mapping[str, str], context: Mapping[str, AttributeKind]
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+    """A table's interactions alone, some at a time: those with LINE and MICRO, the rejected rows, all rows as read."""
+    for raw in read_parts(path):
+        mapping = _map_columns(raw, path, columns)
+        attributes = _attributes(raw, path, context)
+        yield *clean_interactions(raw, path, mapping, max_rejected=1.0, context=attributes, exact=True), raw
 
 
 def read_items(path: Path, kinds: Mapping[str, AttributeKind]) -> pl.DataFrame:

@@ -103,6 +103,8 @@ class Precomputed:
 
     def answer(self, blob: bytes | None, live: Live, request: Request) -> Slate | None:
         """The slate of `blob`, where it may answer `request`; one whose deadline has passed is left to the cascade."""
+        if request.trace:  # wants the cascade itself, as `shortlist precompute` does: that is no slate missed
+            return None
         made = read_made(blob)
         now_us = time.time_ns() // 1000
         if request.deadline_unix_us is not None and request.deadline_unix_us <= now_us:

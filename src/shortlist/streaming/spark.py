@@ -1,6 +1,6 @@
 """The Spark job: reads the log of events from Kafka, keeps profiles in the store and tables in Parquet.
 
-    python -m shortlist.streaming.spark kafka://localhost:9092/events --store valkey://localhost:6379/0 --out tables
+    python -m shortlist.streaming.spark kafka://localhost:9092/events --profiles valkey://localhost:6379/0 --out tables
 
 or the same through spark-submit. This file is the command line and the query; what a batch does is in `job`.
 """
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         brokers, topic = broker_and_topic(options.log)
         client = read_settings(options.kafka) if options.kafka else {}
         width_s, out = options.window_minutes * 60, options.out.rstrip("/")
-        job = Job(topic, options.store, out, options.bundle, width_s, options.tasks, options.fold_every)
+        job = Job(topic, options.profiles, out, options.bundle, width_s, options.tasks, options.fold_every)
         records = read_log(spark, options.format, brokers, topic, options.batch, client)
         query = start(job, records, every_s=None if options.once else options.every)
         query.awaitTermination()
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("log", help="the log of events: kafka://host:port[,host:port…]/topic")
     parser.add_argument("--kafka", type=Path, help="YAML or JSON file of further settings of Kafka's client")
     parser.add_argument("--format", choices=[FORMAT, "kafka"], default=FORMAT, help="`kafka` needs Spark's Kafka jar")
-    parser.add_argument("--store", required=True, help="valkey://host:port/db, as for `shortlist events consume`")
+    parser.add_argument("--profiles", required=True, help="valkey://host:port/db, as for `shortlist events consume`")
     parser.add_argument("--out", required=True, help="folder or URI of the tables and of the job's checkpoint")
     parser.add_argument("--bundle", help="folder of the bundle with the items' categories, on every executor")
     parser.add_argument("--window-minutes", type=int, default=WIDTH_S // 60, help="width of a window")
