@@ -42,70 +42,111 @@ def make_bundle(
     that nobody has had, and the bundle takes new items.
     The index is exact, or an inverted file of `cells`, an eighth of which are searched.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)  # each part draws from it in its turn: in another order, slates are others
+    encoders = tiny_encoders(contents)
+    columns = filter_columns(encoders.side_width)
+    settings = {"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), "batch_ms": PATIENT_MS}
+    config = CascadeConfig(**settings | cascade)
+    item_arrays, layout, vectors = _item_arrays(rng, items, encoders, contents)
+    attribute_arrays, attribute_document = attribute_parts(attributes or {})
+    arrays = {
+        **item_arrays,
+        **_history_arrays(rng, items, users),
+        **_popularity_arrays(rng, items),
+        **_linear_arrays(rng, items),
+        **({**attribute_arrays, EVERYONE: rng.random(items, np.float32)} if attributes else {}),
+        **_side_arrays(rng, users, encoders.user_encoder.width),
+        **({"item_groups": (np.arange(items) % 30).astype(np.int32)} if config.group_by else {}),
+        "filter_columns": np.stack([columns.multiplier, columns.offset, columns.weight]),
+        **IdMap.build([f"{prefix}-{i}" for i in range(items)]).arrays("item"),
+        **IdMap.build([f"user-{u}" for u in range(users)]).arrays("user"),
+    }
+    documents = {
+        "layout": layout,
+        "features": encoders.to_document(),
+        "filter": {name: getattr(columns, name) for name in ("bias", "low", "high", "zero", "dtype")},
+        "retrieve": {"linear_decays": [0.9], "nprobe": max(1, cells // 8) if cells else None},
+        **({DOCUMENT: attribute_document} if attributes else {}),
+        **({GROUPS: [f"g{i}" for i in range(30)]} if config.group_by else {}),
+        "popularity": {"field": "hour", "values": ["0", "1"]},
+        "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
+    }
+    index_file = _write_index(path, vectors, cells)
+    write_bundle(
+        path,
+        arrays=arrays,
+        graphs=_graphs(encoders.side_width),
+        documents=documents,
+        files={"index.faiss": index_file},
+        metadata={"mask_seen": True, "cascade": config.model_dump(mode="json"), "name": "tiny"},
+    )
+    index_file.unlink()
+    return path
+
+
+def _item_arrays(
+    rng: np.random.Generator, items: int, encoders: FeatureEncoders, contents: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], np.ndarray]:
+    """What is known of items, how their table is laid out, and their retrieval vectors [N, DIM]."""
     vectors = _unit(rng.normal(size=(items, DIM)))
     embeddings, features = (rng.normal(size=(items, n)).astype(np.float32) for n in (EMBEDDING, FEATURES))
-    encoders = tiny_encoders(contents)
     maps = new_item_maps(encoders, contents, rng)
     for part, name in ((vectors, RETRIEVAL), (embeddings, RANKER), (features, "")):
         if contents:
             rows = np.stack([encoders.item_row(content) for content in contents])
             part[-len(contents) :] = rows @ maps[name] if name else maps[FEATURES_OF_NEW]
     table, layout = build_table({"retrieval": vectors, "history": vectors, "ranker": embeddings, "features": features})
+    arrays = {
+        "table": table,
+        "diversity_items": _unit(vectors).astype(np.float16),
+        **maps,
+        "filter_items": np.concatenate([vectors, features], axis=1).astype(np.float16),
+    }
+    return arrays, layout, vectors
+
+
+def _history_arrays(rng: np.random.Generator, items: int, users: int) -> dict[str, np.ndarray]:
     lengths = rng.integers(0, 31, users)
     lengths[0] = 20
-    rows = np.concatenate([rng.choice(items, n, replace=False) for n in lengths]).astype(np.int32)
-    index_file = path.parent / f"{path.name}-index.faiss"
+    rows = [rng.choice(items, n, replace=False) for n in lengths]
+    return {
+        "profile_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        "profile_rows": np.concatenate(rows).astype(np.int32),
+    }
+
+
+def _popularity_arrays(rng: np.random.Generator, items: int) -> dict[str, np.ndarray]:
+    """Lists for everybody and for two hours."""
+    rows = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
+    shares = np.sort(rng.random(rows.shape).astype(np.float32) / items)[:, ::-1].copy()
+    return {"popularity_rows": rows, "popularity_shares": shares}
+
+
+def _linear_arrays(rng: np.random.Generator, items: int) -> dict[str, np.ndarray]:
+    """An item-item channel: five neighbours of each item."""
+    return {
+        "linear0_indptr": np.arange(items + 1, dtype=np.int64) * 5,
+        "linear0_indices": np.concatenate([rng.choice(items, 5, replace=False) for _ in range(items)]).astype("i4"),
+        "linear0_values": rng.random(items * 5).astype(np.float32),
+    }
+
+
+def _side_arrays(rng: np.random.Generator, users: int, width: int) -> dict[str, np.ndarray]:
+    return {
+        "profile_features": rng.normal(size=(users, width)).astype(np.float32),
+        "profile_unknown": np.zeros(width, np.float32),
+    }
+
+
+def _write_index(path: Path, vectors: np.ndarray, cells: int | None) -> Path:
+    """A file beside the bundle to be."""
+    file = path.parent / f"{path.name}-index.faiss"
     path.parent.mkdir(parents=True, exist_ok=True)
     index = faiss.index_factory(DIM, f"IVF{cells},SQ8" if cells else "Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
-    faiss.write_index(index, str(index_file))
-    popular = np.argsort(-rng.random((3, items)), axis=1)[:, : min(items, 200)].astype(np.int32)
-    shares = np.sort(rng.random(popular.shape).astype(np.float32) / items)[:, ::-1].copy()
-    width = encoders.user_encoder.width
-    columns = filter_columns(encoders.side_width)
-    settings = {"candidates": 100, "rank_depth": 40, "eligibility": tuple(attributes or ()), "batch_ms": PATIENT_MS}
-    config = CascadeConfig(**settings | cascade)
-    columns_of_attributes, document = attribute_parts(attributes or {})
-    write_bundle(
-        path,
-        arrays={
-            "table": table,
-            "diversity_items": _unit(vectors).astype(np.float16),
-            **maps,
-            "filter_items": np.concatenate([vectors, features], axis=1).astype(np.float16),
-            "filter_columns": np.stack([columns.multiplier, columns.offset, columns.weight]),
-            **({"item_groups": (np.arange(items) % 30).astype(np.int32)} if config.group_by else {}),
-            "linear0_indptr": np.arange(items + 1, dtype=np.int64) * 5,
-            "linear0_indices": np.concatenate([rng.choice(items, 5, replace=False) for _ in range(items)]).astype("i4"),
-            "linear0_values": rng.random(items * 5).astype(np.float32),
-            **({**columns_of_attributes, EVERYONE: rng.random(items, np.float32)} if attributes else {}),
-            "popularity_rows": popular,
-            "popularity_shares": shares,
-            "profile_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            "profile_rows": rows,
-            "profile_features": rng.normal(size=(users, width)).astype(np.float32),
-            "profile_unknown": np.zeros(width, np.float32),
-            **IdMap.build([f"{prefix}-{i}" for i in range(items)]).arrays("item"),
-            **IdMap.build([f"user-{u}" for u in range(users)]).arrays("user"),
-        },
-        graphs=_graphs(encoders.side_width),
-        documents={
-            "layout": layout,
-            "features": encoders.to_document(),
-            "filter": {name: getattr(columns, name) for name in ("bias", "low", "high", "zero", "dtype")},
-            "retrieve": {"linear_decays": [0.9], "nprobe": max(1, cells // 8) if cells else None},
-            **({DOCUMENT: document} if attributes else {}),
-            **({GROUPS: [f"g{i}" for i in range(30)]} if config.group_by else {}),
-            "popularity": {"field": "hour", "values": ["0", "1"]},
-            "scales": {"retrieve": [0, 1], "filter": [0, 1], "rank": [0, 1], "popularity": [-6, 1]},
-        },
-        files={"index.faiss": index_file},
-        metadata={"mask_seen": True, "cascade": config.model_dump(mode="json"), "name": "tiny"},
-    )
-    index_file.unlink()
-    return path
+    faiss.write_index(index, str(file))
+    return file
 
 
 def tiny_encoders(contents: Sequence[Mapping[str, Any]] = ()) -> FeatureEncoders:

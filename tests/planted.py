@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
 from shortlist.config import Config
 
@@ -39,3 +42,19 @@ def small_config(path: Path) -> Config:
             "cascade": {"candidates": 60, "rank_depth": 30, "history": 20, "batch_ms": 60_000},
         }
     )
+
+
+def table_config(folder: Path, items: Mapping[str, Mapping[str, str | bool]]) -> dict[str, Any]:
+    """The same over tables, as plain values: the walks as events, and `items` with attributes that are categories."""
+    lines = [line.split() for line in write_walks(folder / "walks.txt").read_text().splitlines()]
+    events = [(user, item, place) for user, *walk in lines for place, item in enumerate(walk)]
+    pl.DataFrame(events, schema=["user", "item", "time"], orient="row").write_csv(folder / "events.csv")
+    pl.DataFrame([{"item": name, **attributes} for name, attributes in items.items()]).write_csv(folder / "items.csv")
+    data = {
+        "source": "table",
+        "path": folder / "events.csv",
+        "item_path": folder / "items.csv",
+        "columns": {"user_id": "user", "item_id": "item", "timestamp": "time"},
+        "item_attributes": dict.fromkeys(next(iter(items.values())), "category"),
+    }
+    return {**small_config(folder / "events.csv").model_dump(), "data": data}

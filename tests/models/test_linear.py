@@ -96,6 +96,15 @@ def test_the_latest_event_weighs_most() -> None:
     np.testing.assert_allclose(channel.score(rows, np.array([3, 1, 0])), expected)
 
 
+def test_items_in_another_order_keep_their_scores(log: InteractionLog) -> None:
+    channel, order = ease(log, 5.0, 0.9, N), np.random.default_rng(0).permutation(N)
+    rows, lengths = np.array([[0, 3, 5], [2, -1, -1]]), np.array([3, 1])
+    renumbered = np.where(rows < 0, -1, np.argsort(order)[rows])
+    np.testing.assert_allclose(
+        channel.reordered(order).score(renumbered, lengths), channel.score(rows, lengths)[:, order], rtol=1e-5
+    )
+
+
 def test_scaling_a_channel_scales_its_scores(log: InteractionLog) -> None:
     channel, rows = ease(log, 5.0, 0.9, N), np.array([[0, 3, 5]])
     once, thrice = (c.score(rows, np.array([3])) for c in (channel, channel.scaled(3.0)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from shortlist.cascade import Cascade
@@ -12,25 +11,13 @@ from shortlist.config import Config
 from shortlist.errors import ConfigError
 from shortlist.training.run import train
 from shortlist.types import Request, Slate
-from tests.planted import small_config, write_walks
+from tests.planted import table_config
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    folder = tmp_path_factory.mktemp("walks")
-    lines = [line.split() for line in write_walks(folder / "walks.txt").read_text().splitlines()]
-    events = [(user, item, place) for user, *items in lines for place, item in enumerate(items)]
-    pl.DataFrame(events, schema=["user", "item", "time"], orient="row").write_csv(folder / "events.csv")
-    rings = {"item": [f"item{i}" for i in range(120)], "ring": [f"r{i // 40}" for i in range(120)]}
-    pl.DataFrame({**rings, "stock": [i % 4 != 0 for i in range(120)]}).write_csv(folder / "items.csv")
-    content = small_config(folder / "events.csv").model_dump()
-    content["data"] = {
-        "source": "table",
-        "path": folder / "events.csv",
-        "item_path": folder / "items.csv",
-        "columns": {"user_id": "user", "item_id": "item", "timestamp": "time"},
-        "item_attributes": {"ring": "category", "stock": "category"},
-    }
+    items = {f"item{i}": {"ring": f"r{i // 40}", "stock": i % 4 != 0} for i in range(120)}
+    content = table_config(tmp_path_factory.mktemp("walks"), items)
     content["cascade"]["eligibility"] = ("ring", "stock")
     return Config.parse(content)
 

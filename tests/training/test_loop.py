@@ -15,7 +15,7 @@ from shortlist.data.splits import Examples, Split, make_split
 from shortlist.errors import ConfigError, DataError
 from shortlist.models.items import ItemTower
 from shortlist.models.transformer import TransformerTower
-from shortlist.training.loop import TrainingResult, train_tower
+from shortlist.training.loop import TrainingResult, TrainingSettings, train_tower
 from shortlist.training.validation import validation_ndcg
 from shortlist.types import Float32
 
@@ -37,9 +37,11 @@ def train(folder: Path | None = None, **options: Any) -> tuple[TrainingResult, T
     torch.manual_seed(1)
     side_width = 1 if options.get("side") else 0
     tower, items = TransformerTower(8, side_width, layers=1, history=6, dropout=0.1), ItemTower(ITEMS, 8)
-    options = {"epochs": 3, "batch_tokens": 60, "learning_rate": 0.02, "window": 6, "mask_seen": True, **options}
+    given = {name: options.pop(name) for name in ("side", "weights", "devices") if name in options}
+    usual = {"epochs": 3, "batch_tokens": 60, "learning_rate": 0.02, "window": 6, "mask_seen": True}
+    settings = TrainingSettings(**usual | options)
     result = train_tower(
-        tower, items, SPLIT.train, SPLIT.validation, checkpoint_dir=folder, show_progress=False, **options
+        tower, items, SPLIT.train, SPLIT.validation, settings, checkpoint_dir=folder, show_progress=False, **given
     )
     return result, tower, items
 

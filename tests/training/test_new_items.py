@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 
 from shortlist.cascade import Cascade
@@ -15,7 +14,7 @@ from shortlist.models.ranker import Ranker
 from shortlist.models.retriever import Retriever
 from shortlist.training.run import train
 from shortlist.types import Candidates, Request, Slate
-from tests.planted import small_config, write_walks
+from tests.planted import table_config
 
 RINGS = 3
 UNSEEN = [f"unseen{r}" for r in range(RINGS)]  # in the catalogue, without an event
@@ -30,20 +29,9 @@ def _attributes(ring: int, number: int) -> dict[str, Any]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained where people keep to one of three rings of items, and an attribute says which ring an item is of."""
     folder = tmp_path_factory.mktemp("rings")
-    lines = [line.split() for line in write_walks(folder / "walks.txt").read_text().splitlines()]
-    events = [(user, item, place) for user, *items in lines for place, item in enumerate(items)]
-    pl.DataFrame(events, schema=["user", "item", "time"], orient="row").write_csv(folder / "events.csv")
     items = {f"item{i}": _attributes(i // 40, i) for i in range(120)}
     items |= {name: _attributes(ring, ring) for ring, name in enumerate(UNSEEN)}
-    pl.DataFrame([{"item": name, **attributes} for name, attributes in items.items()]).write_csv(folder / "items.csv")
-    content = small_config(folder / "events.csv").model_dump()
-    content["data"] = {
-        "source": "table",
-        "path": folder / "events.csv",
-        "item_path": folder / "items.csv",
-        "columns": {"user_id": "user", "item_id": "item", "timestamp": "time"},
-        "item_attributes": {"ring": "category", "mood": "category", "stock": "category", "brand": "category"},
-    }
+    content = table_config(folder, items)
     content["cascade"] |= {"eligibility": ("ring", "stock"), "group_by": "brand", "max_per_group": 40}
     content["filter"]["item_precision"] = "int8"
     return train(Config.parse(content), folder / "run", show_progress=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shortlist.errors import ConfigError, ShortlistError
-from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PROFILES_URL
+from shortlist.profiles import PROFILES_URL
 
 if TYPE_CHECKING:
-    from shortlist.serving.process import Address
-    from shortlist.serving.realtime import Realtime
+    from shortlist.serving.logs import Lines
+    from shortlist.serving.start import Options, Started
     from shortlist.serving.tls import ServerTls
 
 
@@ -49,6 +47,9 @@ def serve(
         typer.Option(help="Answer with slates that `shortlist precompute` left in the store, where they are fresh."),
     ] = False,
     gateway_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway of --realtime.")] = 8080,
+    consumer_metrics_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the metrics of --realtime's consumer of events.")
+    ] = 8003,
     tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS over gRPC, with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     tls_client_ca: Annotated[
@@ -78,62 +79,48 @@ def serve(
 
     Example: shortlist serve build/demo --realtime build/realtime
     """
-    from shortlist.serving.builds import PlanBuilds
-    from shortlist.serving.logs import SLOW_MS, Lines
-    from shortlist.serving.process import Address, usable_cores
-    from shortlist.serving.repository import served_models
-    from shortlist.serving.supervisor import Supervisor
-    from shortlist.serving.tracing import environment_for
-    from shortlist.serving.where import settle
+    from shortlist.serving.logs import Lines
+    from shortlist.serving.process import Address
+    from shortlist.serving.start import Options
 
     as_json = _is_json(log_format)
-    lines = Lines(lambda line: typer.echo(line, err=True), as_json, verbose)
-    tls = _tls(tls_cert, tls_key, tls_client_ca, tls_supervisor_cert, tls_supervisor_key, http)
-    address = Address(host, grpc_port, metrics_port, http_port if http else None)
-    _check_profiles(profiles, realtime, tls is not None)
-    if precomputed and not (profiles or realtime):
-        raise ConfigError("--precomputed: slates lie in a store of live profiles; give --profiles or --realtime too")
+    options = Options(
+        repository=repository,
+        address=Address(host, grpc_port, metrics_port, http_port if http else None),
+        tls=_tls(tls_cert, tls_key, tls_client_ca, tls_supervisor_cert, tls_supervisor_key, http),
+        instances=instances,
+        device=device,
+        stages=stages,
+        profiles=profiles,
+        profiles_ms=profiles_ms,
+        realtime=realtime,
+        gateway_port=gateway_port,
+        consumer_metrics_port=consumer_metrics_port,
+        precomputed=precomputed,
+        slow_ms=slow_ms,
+        otlp=otlp,
+        otlp_ratio=otlp_ratio,
+    )
+    options.check()
+    _serve_until_stopped(options, Lines(lambda line: typer.echo(line, err=True), as_json, verbose), as_json)
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Signal handler: end as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _serve_until_stopped(options: Options, lines: Lines, as_json: bool) -> None:
+    """Start, say where, and wait for Ctrl-C or SIGTERM. In a JSON log our own errors are a line, too."""
+    from shortlist.serving.start import started
+
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        where = settle(repository, device, lines.say, instances, stages)
-        models = served_models(repository, stages, where)
-        if where.device != where.wanted and instances is None:
-            instances = usable_cores()  # the repository's number is that of a GPU
-        builds = PlanBuilds(repository, lines.say)
-        with ExitStack() as stack:
-            stack.enter_context(builds)
-            live = stack.enter_context(_realtime(realtime, repository, gateway_port, lines.say)) if realtime else None
-            store = live.store if live else profiles
-            supervisor = Supervisor(
-                repository,
-                address,
-                models=models,
-                instances=instances,
-                where=where if device else None,
-                ready=builds.ready if where.device == "gpu" else lambda _: True,
-                on_log=lines.server,
-                on_event=lines.say,
-                tls=tls,
-                environment={
-                    SLOW_MS: str(slow_ms),
-                    **environment_for(otlp, otlp_ratio),
-                    **({PROFILES_URL: store, PATIENCE_MS: str(profiles_ms)} if store else {}),
-                    **({PRECOMPUTED: "1"} if precomputed else {}),
-                },
-            )
-            stack.enter_context(supervisor)
-            places = {"grpc": address.grpc, "metrics": address.metrics}
-            if live:
-                places["gateway"] = live.open_gateway(_reached(address), gateway_port)
-            what = f"serving {repository} on the {where.device.upper()}: {', '.join(models)}"
-            if as_json:
-                lines.say(what, "serving", **places, tls=tls is not None)
-            else:
-                shown = [f"{'gRPC' if name == 'grpc' else name:8} {place}" for name, place in places.items()]
-                typer.echo("\n".join([what, *shown, "Ctrl-C stops"]))
+        with started(options, lines) as served:
+            _tell(options, served, lines, as_json)
             try:
-                supervisor.wait()
-            finally:
+                served.supervisor.wait()
+            finally:  # what ends in order is not interrupted again
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except KeyboardInterrupt:
@@ -145,44 +132,14 @@ def serve(
         raise typer.Exit(1) from error
 
 
-def interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """Signal handler: end as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _check_profiles(profiles: str | None, realtime: Path | None, tls: bool) -> None:
-    """Raise ConfigError for options that do not go together, or a malformed URL; a store may be down."""
-    if realtime and profiles:
-        raise ConfigError(f"--profiles (or {PROFILES_URL}): --realtime brings a store of its own; give one of the two")
-    if realtime and tls:
-        raise ConfigError(
-            "--realtime: its gateway speaks plain gRPC, on this machine; with --tls-*, leave it out and start "
-            "`shortlist events consume` and `shortlist gateway --grpc-tls-ca …` beside this"
-        )
-    if profiles:
-        from shortlist.profiles.store import connection_to
-
-        try:
-            connection_to(profiles, timeout_s=1.0)
-        except ConfigError as error:
-            raise ConfigError(f"--profiles: {error}") from error
-
-
-def _realtime(folder: Path, repository: Path, gateway_port: int, tell: Callable[[str], object]) -> Realtime:
-    """The parts of --realtime, for the bundle that is the repository's newest when they start."""
-    from shortlist.serving.realtime import Realtime, check_port
-    from shortlist.serving.tensors import CASCADE
-    from shortlist.serving.versions import check_repository, loadable
-
-    check_repository(repository, [CASCADE.name])
-    check_port(gateway_port)  # before Triton starts, which takes seconds
-    models = repository / CASCADE.name
-    return Realtime(folder, lambda: models / max(loadable(models), key=int, default="1") / "bundle", tell)
-
-
-def _reached(address: Address) -> str:
-    """Where this machine reaches a server that listens at `address`."""
-    return f"127.0.0.1:{address.grpc_port}" if address.host in ("0.0.0.0", "::") else address.grpc
+def _tell(options: Options, served: Started, lines: Lines, as_json: bool) -> None:
+    """What is served, and where: an event of the JSON log, or text on standard output."""
+    what = f"serving {options.repository} on the {served.device.upper()}: {', '.join(served.models)}"
+    if as_json:
+        lines.say(what, "serving", **served.places, tls=options.tls is not None)
+    else:
+        shown = [f"{'gRPC' if name == 'grpc' else name:8} {place}" for name, place in served.places.items()]
+        typer.echo("\n".join([what, *shown, "Ctrl-C stops"]))
 
 
 def _is_json(log_format: str) -> bool:

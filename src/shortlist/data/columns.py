@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,33 +20,44 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from shortlist.errors import RequestError
+from shortlist.data.values import LARGEST, LIST_LIMIT, STRING, is_integer, is_text
 from shortlist.types import Float32
 
 VOCABULARY_LIMIT, IDENTIFIER_LIMIT = 128, 50_000
 MIN_COUNT = 2  # rarer values share the unknown bucket, which is how training fills it
 BINS = 12
 CLIP = 4.0
-LARGEST = 1e15  # number that a request may give
 SKEWED = 2.0  # skewness from which a non-negative number is taken as log(1 + x)
 TEXT_WIDTH = 64
 TEXT_VOCABULARY = 20_000
 HARMONICS = 3
 PERIODS = {"hour": 24, "weekday": 7}
-TEXT_LIMIT, LIST_LIMIT = 1000, 100  # longest text and list that a request may give
-NAME_LIMIT = 80  # of a field, in an error
 WORD = re.compile(r"[^\W_]+")
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Category:
+class _Vocabulary:
+    """A place for each known value, and a bucket for every other one."""
+
+    name: str
+    vocabulary: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.name}={value}" for value in self.vocabulary] + [f"{self.name}=?"]
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {value: place for place, value in enumerate(self.vocabulary)}
+
+
+@dataclass(frozen=True)
+class Category(_Vocabulary):
     """One-hot over the vocabulary, and a bucket for every other value."""
 
     kind: ClassVar[str] = "category"
-    name: str
-    vocabulary: list[str]
     unknown: list[float]  # row of a missing or unknown value: its bucket or, if training never filled that, each share
 
     @classmethod
@@ -59,14 +69,6 @@ class Category:
             return cls(name, vocabulary, [0.0] * len(known) + [1.0])
         return cls(name, vocabulary, [count / max(sum(known), 1) for count in known] + [0.0])
 
-    @property
-    def names(self) -> list[str]:
-        return [f"{self.name}={value}" for value in self.vocabulary] + [f"{self.name}=?"]
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {value: place for place, value in enumerate(self.vocabulary)}
-
     def write(self, value: Any, out: Float32) -> None:
         place = self._index.get(str(value)) if value is not None else None
         if place is None:
@@ -75,16 +77,14 @@ class Category:
             out[place] = 1.0
 
     def check(self, value: Any) -> str | None:
-        return None if _is_integer(value) or _is_text(value) else f"a string of at most {TEXT_LIMIT} characters"
+        return None if is_integer(value) or is_text(value) else STRING
 
 
 @dataclass(frozen=True)
-class Multi:
+class Multi(_Vocabulary):
     """Several values at once: multi-hot over the vocabulary, and one bucket for all others."""
 
     kind: ClassVar[str] = "multi"
-    name: str
-    vocabulary: list[str]
     unknown: float  # what the bucket of other values says: 0 if training never filled it
 
     @classmethod
@@ -92,14 +92,6 @@ class Multi:
         counts = Counter(token for value in values if value is not None for token in set(value))
         vocabulary = frequent(counts, VOCABULARY_LIMIT)
         return cls(name, vocabulary, float(len(counts) > len(vocabulary)))
-
-    @property
-    def names(self) -> list[str]:
-        return [f"{self.name}={value}" for value in self.vocabulary] + [f"{self.name}=?"]
-
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {value: place for place, value in enumerate(self.vocabulary)}
 
     def write(self, value: Any, out: Float32) -> None:
         for token in value if value is not None else ():
@@ -110,7 +102,7 @@ class Multi:
                 out[place] = 1.0
 
     def check(self, value: Any) -> str | None:
-        allowed = isinstance(value, list) and len(value) <= LIST_LIMIT and all(_is_text(token) for token in value)
+        allowed = isinstance(value, list) and len(value) <= LIST_LIMIT and all(is_text(token) for token in value)
         return None if allowed else f"a list of at most {LIST_LIMIT} strings"
 
 
@@ -130,7 +122,7 @@ class Identifier(Multi):
         super().write(None if value is None else [str(value)], out)
 
     def check(self, value: Any) -> str | None:
-        return None if _is_integer(value) or _is_text(value) else f"a string of at most {TEXT_LIMIT} characters"
+        return None if is_integer(value) or is_text(value) else STRING
 
 
 @dataclass(frozen=True)
@@ -204,7 +196,7 @@ class Cyclic:
         out[:] = self.missing if value is None else self._table[value]
 
     def check(self, value: Any) -> str | None:
-        return None if _is_integer(value) and 0 <= value < self.period else f"an integer from 0 to {self.period - 1}"
+        return None if is_integer(value) and 0 <= value < self.period else f"an integer from 0 to {self.period - 1}"
 
 
 @dataclass(frozen=True)
@@ -242,7 +234,7 @@ class Text:
                 out += self._signs[word] * np.float32(weight / norm)
 
     def check(self, value: Any) -> str | None:
-        return None if _is_text(value) else f"a string of at most {TEXT_LIMIT} characters"
+        return None if is_text(value) else STRING
 
 
 Encoder = Category | Multi | Identifier | Numeric | Cyclic | Text
@@ -272,14 +264,6 @@ def column_from_document(document: Mapping[str, Any]) -> Encoder:
     return ENCODERS[fields.pop("kind")](**fields)
 
 
-def refuse(field: str, value: Any, allowed: str) -> RequestError:
-    """The error of a request's field."""
-    huge = isinstance(value, int) and abs(value) >= LARGEST
-    shown = "an integer of many digits" if huge else reprlib.repr(value)
-    name = field if len(field) <= NAME_LIMIT else f"{field[: NAME_LIMIT - 1]}…"
-    return RequestError(f"{name} = {shown} is invalid; allowed: {allowed}")
-
-
 Value = TypeVar("Value", bound=str)
 
 
@@ -295,14 +279,6 @@ def _words(text: str) -> Iterable[str]:
 
 def _number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= TEXT_LIMIT
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _skewness(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:

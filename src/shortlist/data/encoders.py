@@ -20,8 +20,8 @@ from shortlist.data.columns import (
     column_from_document,
     column_to_document,
     fit_column,
-    refuse,
 )
+from shortlist.data.values import refuse
 from shortlist.types import Float32
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from shortlist.data.log import InteractionLog
 from shortlist.data.splits import Examples, Split
 from shortlist.evaluation.recommender import CatalogueScorer
 from shortlist.models.items import ItemTower
-from shortlist.training.loop import train_tower
+from shortlist.training.loop import TrainingSettings, train_tower
 from shortlist.types import Float32
 
 LONG_SEQUENCES = 50  # mean training events per user above which the longer of the two published windows is used
@@ -74,13 +74,15 @@ class SASRec(CatalogueScorer):
             items,
             split.train,
             split.validation,
-            window=window,
-            epochs=recipe.epochs,
-            patience=recipe.patience,
-            learning_rate=recipe.learning_rate,
-            mask_seen=mask_seen and recipe.mask_softmax,
-            mask_validation=mask_seen,
-            seed=seed,
+            TrainingSettings(
+                window=window,
+                epochs=recipe.epochs,
+                patience=recipe.patience,
+                learning_rate=recipe.learning_rate,
+                mask_seen=mask_seen and recipe.mask_softmax,
+                mask_validation=mask_seen,
+                seed=seed,
+            ),
             show_progress=show_progress,
             title=recipe.name,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from shortlist.config import Config
-from shortlist.data.splits import Examples
 from shortlist.devices.cpu import open_session
 from shortlist.export.emulate import emulated
 from shortlist.export.onnx import export_student
@@ -29,12 +28,10 @@ from shortlist.models.retriever import Retriever
 from shortlist.models.student import Student, pruned
 from shortlist.training.filter import FilterInput, filter_input
 from shortlist.training.graphs import export_filter
-from shortlist.training.negatives import CandidateSet, retrieve
-from shortlist.training.ranker import score
-from shortlist.training.run import load_config, load_split
-from shortlist.training.stages import DISTILLED_EVENTS, DISTILLED_LIMIT
+from shortlist.training.run import load_config, load_split, order_in_bundle
+from shortlist.training.stages import distillation, served_candidates
 from shortlist.training.student import FITTED_REQUESTS, Distillation, fine_tune, train_student
-from shortlist.types import Candidates, Float32, UserBatch
+from shortlist.types import Candidates, Float32, Int64, UserBatch
 
 SHIPPED = "distilled, INT8"
 SHARES = {"half": 2, "a quarter": 4}  # of the hidden units that pruning leaves, as divisors
@@ -53,6 +50,10 @@ class Variant:
     given: FilterInput | None = None  # what the kernel makes the graph's input from
     session: ort.InferenceSession | None = None
     emulated: bool = False  # the session runs a stand-in, whose time says nothing
+
+    def reordered(self, order: Int64) -> Variant:
+        """The same for items in another order: row i is what was row `order[i]`, [N]."""
+        return self if self.given is None else replace(self, given=replace(self.given, items=self.given.items[order]))
 
     def score(self, users: UserBatch, candidates: Candidates) -> Float32:
         """Scores [B, N] of the candidates, as the stage `filter` computes them; -inf at padding."""
@@ -77,8 +78,8 @@ def make_variants(run: Path, *, show_progress: bool = False) -> list[Variant]:
     ones, and one that had few units from the start, as long too. Takes as long as six trainings of a student.
     """
     teaching = Teaching(load_config(run), taught_requests(run), show_progress)
-    student = Student.load(run / "models")
-    return [
+    student, order = Student.load(run / "models"), order_in_bundle(run)
+    variants = [
         Variant("retrieval order"),
         teaching.linear(student),
         *teaching.graphs("distilled", student, fp8=True),
@@ -90,33 +91,15 @@ def make_variants(run: Path, *, show_progress: bool = False) -> list[Variant]:
         *teaching.graphs("distilled twice as long", teaching.tuned(copy.deepcopy(student)))[1:],
         *teaching.graphs("a quarter from the start", teaching.small(student, max(SHARES.values())))[1:],
     ]
+    return [variant.reordered(order) for variant in variants]
 
 
 def taught_requests(run: Path) -> Distillation:
     """The requests on which the student of `run` was distilled, with the scores of its ranker."""
     config, (split, features) = load_config(run), load_split(run)
     retriever, ranker = Retriever.load(run / "models"), Ranker.load(run / "models")
-    latest = Examples.every(split.train, latest=DISTILLED_EVENTS).sample(DISTILLED_LIMIT, config.seed)
-    requests = CandidateSet.concatenate(
-        [
-            retrieve(
-                examples,
-                retriever,
-                depth=config.cascade.candidates,
-                length=config.cascade.history,
-                mask_seen=retriever.mask_seen,
-                side=features.side,
-            )
-            for examples in (split.validation, latest)
-        ]
-    )
-    return Distillation(
-        requests,
-        score(ranker, requests, features.item_features),
-        retriever.user_vectors(requests.history, requests.lengths, requests.side),
-        retriever.item_vectors(),
-        features.item_features,
-    )
+    validation = served_candidates(config, split.validation, retriever, retriever, features)
+    return distillation(config, split, features, retriever, retriever, ranker, validation)
 
 
 @dataclass(frozen=True, eq=False)

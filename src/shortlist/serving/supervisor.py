@@ -1,8 +1,8 @@
 """Keeps a Triton server answering: starts it, loads its models, and brings back whatever dies.
 
 Triton 2.51 neither restarts a Python stub that was killed nor says so in its readiness. So this watches the stub
-processes, sends a canary inference every second, and reloads the model or restarts the server. It also loads a newer
-version of a model as soon as its folder appears; one that does not load is refused, and the one before goes on.
+processes, feels the cascade's `pulse`, and reloads the model or restarts the server. It also loads a newer version of a
+model as soon as its folder appears; one that does not load is refused, and the one before goes on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import psutil
 from shortlist.errors import ServerError, ShortlistError
 from shortlist.serving.control import Control
 from shortlist.serving.process import Address, TritonServer, is_dead, kill_all
+from shortlist.serving.pulse import Pulse
 from shortlist.serving.status import Status, StatusFile
 from shortlist.serving.tensors import CASCADE
 from shortlist.serving.tls import ServerTls
@@ -27,9 +28,6 @@ from shortlist.serving.triton import TritonInstall, find_triton
 from shortlist.serving.versions import Refused, check_repository, loadable, touch
 from shortlist.serving.watch import Watch, load_beside
 from shortlist.serving.where import Where
-
-_ALIVE_CODES = ("INVALID_ARGUMENT", "CANCELLED")  # a refusal proves that the stub executes
-_SLOW_CODES = ("DEADLINE_EXCEEDED", "UNKNOWN")
 
 
 @dataclass
@@ -82,8 +80,7 @@ class Supervisor:
         self._proven: set[Path] = set()  # version folders that were served: what fails now is not their fault
         self._refused = Refused()
         self._status_file = StatusFile(repository, self.address.grpc)
-        self._answered: int | None = None  # requests answered at the last canary that got no answer
-        self._next_canary = 0.0
+        self._pulse = Pulse(self.watch)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -135,9 +132,9 @@ class Supervisor:
         for model, loaded in self._loaded.items():
             if int(self._newest(model) or 0) > int(loaded.version):
                 return self._upgrade(model)
-        if time.monotonic() >= self._next_canary:
-            self._next_canary = time.monotonic() + self.watch.canary_every
-            self._check_canary()
+        if self._pulse.due:
+            self._pulse.rest()
+            self._check_pulse()
         missing = [model for model in self.models if model not in self._loaded]
         return self._load_newest(missing[0]) if missing else None
 
@@ -152,36 +149,13 @@ class Supervisor:
                 self._stopping.wait(backoff)
                 backoff = min(2 * backoff, self.watch.max_backoff)
 
-    def _check_canary(self) -> None:
+    def _check_pulse(self) -> None:
         assert self._control is not None
-        if CASCADE.name not in self._loaded:
-            return
-        code = self._control.canary(self.watch.canary_timeout)
-        if code is None or code in _ALIVE_CODES:
-            self._answered = None
-        elif not self._control.live():
-            self._restart("the server does not answer")
-        elif code in _SLOW_CODES:
-            self._check_progress()
-        else:
-            self._reload(CASCADE.name, f"the canary failed ({code})")
-
-    def _answers(self) -> bool:
-        """Whether the canary is answered, or others were since the last look."""
-        assert self._control is not None
-        code = self._control.canary(self.watch.canary_timeout)
-        before, self._answered = self._answered, self._control.answered(CASCADE.name)
-        return code in (None, *_ALIVE_CODES) or (code in _SLOW_CODES and self._answered not in (None, before))
-
-    def _check_progress(self) -> None:
-        """After a canary without an answer: as long as others get answers, the server is busy, not dead."""
-        assert self._control is not None
-        answered = self._control.answered(CASCADE.name)
-        if answered is not None and answered == self._answered:
-            self._reload(CASCADE.name, "no request is answered", hung=True)
-        else:
-            self._answered = answered
-            self._next_canary = time.monotonic()
+        trouble = self._pulse.trouble(self._control) if CASCADE.name in self._loaded else None
+        if trouble and trouble.server:
+            self._restart(trouble.why)
+        elif trouble:
+            self._reload(CASCADE.name, trouble.why, trouble.hung)
 
     def _bring_up(self) -> None:
         tls = self._tls.supervisor() if self._tls else None
@@ -191,14 +165,17 @@ class Supervisor:
             raise ServerError(f"Triton did not start; its last words:\n{self._server.log_tail}")
         for model in self.models:
             self._load_newest(model)
-        self._next_canary = time.monotonic() + self.watch.canary_every
+        self._pulse.rest()
 
     def _bring_down(self) -> None:
+        self._disconnect()
+        self._server.stop()
+
+    def _disconnect(self) -> None:
         if self._control:
             self._control.close()
             self._control = None
         self._loaded.clear()
-        self._server.stop()
 
     def _newest(self, model: str) -> str | None:
         """The newest version that is not refused; of a stage model, none newer than the cascade's."""
@@ -258,12 +235,12 @@ class Supervisor:
         folder = self.repository / model
         load = partial(self._control.load, folder, version, self.instances, where=self.where, repairs=repairs)
         if beside:
-            load_beside(load, self._answers, self._server.kill, self.watch)
+            load_beside(load, partial(self._pulse.beats, self._control), self._server.kill, self.watch)
         else:
             load()
         self._loaded[model] = _Loaded(version, [s for s in self._server.stubs(model, version) if s.pid not in before])
         self._proven.add(self.repository / model / version)
-        self._answered = None
+        self._pulse.forget()
         self._say()
         self._restore_stages(before)
 
@@ -300,10 +277,7 @@ class Supervisor:
         self.restarts += 1
         started = time.monotonic()
         self._tell(f"{why}: restarting the server")
-        if self._control:
-            self._control.close()
-            self._control = None
-        self._loaded.clear()
+        self._disconnect()
         self._say()
         self._server.stop(drain=0.0)
         self._bring_up()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,27 +50,40 @@ class TrainingResult:
     curve: tuple[float, ...]  # NDCG@10 after each epoch
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a tower is trained. A checkpoint must agree with all of it."""
+
+    window: int = 50  # events of a history
+    epochs: int = 20
+    patience: int = 5  # epochs without a better one after which training ends
+    batch_tokens: int = 3200
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 200
+    mask_seen: bool = False  # leave items already in the window out of the training softmax: where people repeat none
+    mask_validation: bool | None = None  # and items of the history out of the validation ranking; None: as `mask_seen`
+    negatives: int | None = None  # items drawn uniformly for a sampled softmax; None: all items, where they are few
+    ema_decay: float = 0.98
+    ema_every: int = 5
+    seed: int = 0
+
+    def settled(self, n_items: int) -> TrainingSettings:
+        """The same with nothing left to decide, for a catalogue of so many items."""
+        drawn = DEFAULT_NEGATIVES if self.negatives is None and n_items > FULL_SOFTMAX_LIMIT else self.negatives
+        masked = self.mask_seen if self.mask_validation is None else self.mask_validation
+        return replace(self, negatives=drawn, mask_validation=masked)
+
+
 def train_tower(
     tower: nn.Module,
     items: ItemTower,
     log: InteractionLog,
     validation: Examples,
+    settings: TrainingSettings,
     *,
     side: SideFeatures | None = None,
     weights: Float32 | None = None,
-    window: int = 50,
-    epochs: int = 20,
-    patience: int = 5,
-    batch_tokens: int = 3200,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    warmup_steps: int = 200,
-    mask_seen: bool = False,
-    mask_validation: bool | None = None,
-    negatives: int | None = None,
-    ema_decay: float = 0.98,
-    ema_every: int = 5,
-    seed: int = 0,
     checkpoint_dir: Path | None = None,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -79,59 +93,19 @@ def train_tower(
     """Train `tower` and `items` to predict every event of `log`; leave both with their best weights, in eval mode.
 
     `side(examples)` gives the side features Float32[E, S] of the events to predict; `weights` Float32[M] weigh the
-    log's events as targets (None: all 1). `mask_seen` leaves items already in the window out of the training softmax,
-    and items of the history out of the validation ranking (`mask_validation` where the two differ): right where people
-    do not repeat items. `negatives` None means the full softmax up to 50,000 items; beyond, and where given, that many
-    items drawn uniformly join the targets of each batch in a sampled softmax. A checkpoint in `checkpoint_dir` is
-    resumed from.
+    log's events as targets (None: all 1). The softmax is over all items up to 50,000; beyond, and where the settings
+    have `negatives`, that many items join the targets of each batch. A checkpoint in `checkpoint_dir` is resumed from.
     """
-    if negatives is None and log.n_items > FULL_SOFTMAX_LIMIT:
-        negatives = DEFAULT_NEGATIVES
-    recipe = _Recipe(
-        window=window,
-        epochs=epochs,
-        patience=patience,
-        batch_tokens=batch_tokens,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup_steps=warmup_steps,
-        mask_seen=mask_seen,
-        mask_validation=mask_seen if mask_validation is None else mask_validation,
-        negatives=negatives,
-        ema_decay=ema_decay,
-        ema_every=ema_every,
-        seed=seed,
-        events=len(log),
-    )
-    torch.manual_seed(seed)
-    objective = NextItemObjective(tower, items, log, mask_seen=mask_seen, negatives=negatives)
+    settings = settings.settled(log.n_items)
+    torch.manual_seed(settings.seed)
+    objective = NextItemObjective(tower, items, log, mask_seen=settings.mask_seen, negatives=settings.negatives)
     fabric = _launch(accelerator, devices)
-    training = _Training(fabric, objective, recipe, log, validation, side, weights, checkpoint_dir)
+    training = _Training(fabric, objective, settings, log, validation, side, weights, checkpoint_dir)
     training.resume()
     with _progress_bar(show_progress and fabric.is_global_zero) as bar:
         training.run(bar, title)
     fabric.barrier()  # nobody leaves while another still waits for what it has to say
     return training.finish()
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What a checkpoint must agree with."""
-
-    window: int
-    epochs: int
-    patience: int
-    batch_tokens: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    mask_seen: bool
-    mask_validation: bool
-    negatives: int | None
-    ema_decay: float
-    ema_every: int
-    seed: int
-    events: int
 
 
 @dataclass
@@ -160,44 +134,44 @@ class _Training:
         self,
         fabric: Fabric,
         objective: NextItemObjective,
-        recipe: _Recipe,
+        settings: TrainingSettings,
         log: InteractionLog,
         validation: Examples,
         side: SideFeatures | None,
         weights: Float32 | None,
         folder: Path | None,
     ) -> None:
-        self.fabric, self.objective, self.recipe = fabric, objective, recipe
+        self.fabric, self.objective, self.settings = fabric, objective, settings
         self.log, self.side, self.weights, self.folder = log, side, weights, folder
         affordable = max(VALIDATION_LEAST, VALIDATION_SCORES // log.n_items)
-        self.validation = validation.sample(min(VALIDATION_LIMIT, affordable), recipe.seed)
-        self.windows = cut_windows(log, recipe.window)
-        self.total_steps = recipe.epochs * len(self.batches(0))
+        self.validation = validation.sample(min(VALIDATION_LIMIT, affordable), settings.seed)
+        self.windows = cut_windows(log, settings.window)
+        self.total_steps = settings.epochs * len(self.batches(0))
         items = objective.items
         self.optimizers = build_optimizers(
-            objective, items, recipe.learning_rate, recipe.weight_decay, betas=(0.9, 0.98)
+            objective, items, settings.learning_rate, settings.weight_decay, betas=(0.9, 0.98)
         )
-        self.rates = [optimizer.defaults["lr"] / recipe.learning_rate for optimizer in self.optimizers]
+        self.rates = [optimizer.defaults["lr"] / settings.learning_rate for optimizer in self.optimizers]
         self.model, *self.wrapped_optimizers = fabric.setup(objective, *self.optimizers)
-        self.average = WeightAverage(objective, recipe.ema_decay, {"items.embedding"} if items.by_rows else ())
+        self.average = WeightAverage(objective, settings.ema_decay, {"items.embedding"} if items.by_rows else ())
         self.best = snapshot(objective)
         self.state = _State()
 
     def batches(self, epoch: int) -> list[Int64]:
         """This process's batches of an epoch: equally many for every process."""
-        generator = np.random.default_rng([self.recipe.seed, epoch])
-        batches = plan_batches(self.windows.lengths, self.recipe.batch_tokens, generator)
+        generator = np.random.default_rng([self.settings.seed, epoch])
+        batches = plan_batches(self.windows.lengths, self.settings.batch_tokens, generator)
         world, rank = self.fabric.world_size, self.fabric.global_rank
         return batches[: len(batches) // world * world][rank::world]
 
     def run(self, bar: Progress, title: str) -> None:
-        """Train epoch after epoch until the recipe's end, or until validation has long not improved."""
+        """Train epoch after epoch until there have been enough, or until validation has long not improved."""
         task = bar.add_task(
             title, total=self.total_steps, completed=self.state.step, ndcg=max(self.state.curve, default=0)
         )
-        while self.state.epoch < self.recipe.epochs and not self.exhausted():
+        while self.state.epoch < self.settings.epochs and not self.exhausted():
             began = time.perf_counter()
-            torch.manual_seed(self.recipe.seed * 100_003 + self.state.epoch)
+            torch.manual_seed(self.settings.seed * 100_003 + self.state.epoch)
             self.objective.train()
             for index in self.batches(self.state.epoch):
                 self.step(index)
@@ -208,11 +182,11 @@ class _Training:
             bar.update(task, ndcg=max(self.state.curve))
 
     def exhausted(self) -> bool:
-        return self.state.epoch - 1 - self.state.best >= self.recipe.patience
+        return self.state.epoch - 1 - self.state.best >= self.settings.patience
 
     def step(self, index: Int64) -> None:
         """One optimiser step on the windows at `index`."""
-        rate = _rate(self.recipe, self.state.step, self.total_steps)
+        rate = _rate(self.settings, self.state.step, self.total_steps)
         for optimizer, factor in zip(self.optimizers, self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
@@ -223,15 +197,15 @@ class _Training:
             optimizer.step()
             optimizer.zero_grad()
         self.state.step += 1
-        if self.state.step % self.recipe.ema_every == 0:
+        if self.state.step % self.settings.ema_every == 0:
             self.average.update(self.objective)
 
     def validate(self) -> None:
         """Close an epoch: measure the averaged weights, and keep them if they are the best."""
         with self.average.swapped_in(self.objective):
             tower, items = self.objective.tower, self.objective.items
-            recipe = self.recipe
-            ndcg = validation_ndcg(tower, items, self.validation, self.side, recipe.window, recipe.mask_validation)
+            masked = bool(self.settings.mask_validation)
+            ndcg = validation_ndcg(tower, items, self.validation, self.side, self.settings.window, masked)
             self.state.curve.append(ndcg)
             self.state.epoch += 1
             if self.state.best == self.state.epoch - 1:
@@ -240,14 +214,18 @@ class _Training:
     def save(self) -> None:
         if self.folder is not None and self.fabric.is_global_zero:
             averages = {"average": self.average.weights, "best": self.best}
-            progress = {"settings": asdict(self.recipe), "state": asdict(self.state), "updates": self.average.updates}
+            progress = {"settings": self.identity(), "state": asdict(self.state), "updates": self.average.updates}
             save_checkpoint(self.folder, self.objective, self.optimizers, averages, progress)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this training from another whose checkpoint lies in the same folder."""
+        return {**asdict(self.settings), "events": len(self.log)}
 
     def resume(self) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         if self.folder is None:
             return
-        found = load_checkpoint(self.folder, self.objective, self.optimizers, asdict(self.recipe))
+        found = load_checkpoint(self.folder, self.objective, self.optimizers, self.identity())
         if found is not None:
             averages, progress = found
             device = self.fabric.device
@@ -279,10 +257,10 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _rate(recipe: _Recipe, step: int, total: int) -> float:
+def _rate(settings: TrainingSettings, step: int, total: int) -> float:
     """Linear warm-up over at most a fifth of the steps, then linear decay to zero."""
-    warmup = max(1, min(recipe.warmup_steps, total // 5))
-    return recipe.learning_rate * min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
+    warmup = max(1, min(settings.warmup_steps, total // 5))
+    return settings.learning_rate * min((step + 1) / warmup, max(0.0, (total - step) / max(1, total - warmup)))
 
 
 def _on(device: torch.device, weights: dict[str, Tensor]) -> dict[str, Tensor]:

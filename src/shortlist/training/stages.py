@@ -43,10 +43,10 @@ def train_stages(
     scorer = searchable(retriever, config.seed)
     share = 1.0 if scorer is retriever else SEARCHED_SHARE
     judging = split.validation.sample(round(share * VALIDATION_LIMIT), config.seed)
-    validation = _retrieve(config, judging, retriever, scorer, features)
+    validation = served_candidates(config, judging, retriever, scorer, features)
     ranker, ranker_report = _ranker(config, split, features, retriever, validation, share, run, show_progress)
     ranker.save(run / "models")
-    data = _distillation(config, split, features, retriever, scorer, ranker, validation, share)
+    data = distillation(config, split, features, retriever, scorer, ranker, validation, share)
     student, student_report = _student(config, data, show_progress)
     student.save(run / "models")
     given = filter_input(student, data.item_vectors, features.item_features, config.filter.item_precision)
@@ -73,7 +73,7 @@ def searchable(retriever: Retriever, seed: int) -> Scorer | Searcher:
     return retriever if len(retriever.item_vectors()) <= EXACT_UP_TO else NearestItems(retriever, seed)
 
 
-def _retrieve(
+def served_candidates(
     config: Config, examples: Examples, retriever: Retriever, scorer: Scorer | Searcher, features: Features
 ) -> CandidateSet:
     """What the trained retriever hands on for `examples`."""
@@ -98,41 +98,7 @@ def _ranker(
     show_progress: bool,
 ) -> tuple[Ranker, RankerReport]:
     """Train on candidates of retrievers that never saw the user, brought onto the scale of the one that serves."""
-    settings = config.ranker
-    share = (settings.folds - 1) / settings.folds  # of the users, that a fold's retriever sees
-    lighter = [c.model_copy(update={"regularization": c.regularization * share}) for c in config.retriever.linear]
-    fold_config = config.retriever.model_copy(update={"linear": tuple(lighter)})
-
-    folds = count()
-
-    def fit(log: InteractionLog) -> Scorer | Searcher:
-        fitted = refit(
-            fold_config,
-            retriever,
-            log,
-            split.validation,
-            content=features.item_content,
-            side=features.side,
-            seed=config.seed,
-            checkpoint_dir=run / "checkpoints" / f"fold{next(folds)}",
-            show_progress=show_progress,
-        )
-        return searchable(fitted, config.seed)
-
-    candidates = out_of_fold(
-        split.train,
-        fit,
-        folds=settings.folds,
-        positions=settings.positions,
-        seed=config.seed,
-        depth=min(FOLD_DEPTH, config.cascade.candidates),
-        length=config.cascade.history,
-        mask_seen=retriever.mask_seen,
-        side=features.side,
-        event_weights=config.data.event_weights,
-        limit=round(limits * RANKED_LIMIT),
-        fitted=None if limits == 1 else 1,
-    )
+    candidates, settings = _unseen(config, split, features, retriever, limits, run, show_progress), config.ranker
     return train_ranker(
         match_scale(candidates, validation),
         validation,
@@ -151,7 +117,53 @@ def _ranker(
     )
 
 
-def _distillation(
+def _unseen(
+    config: Config,
+    split: Split,
+    features: Features,
+    retriever: Retriever,
+    limits: float,
+    run: Path,
+    show_progress: bool,
+) -> CandidateSet:
+    """Candidates for events of the training log, each from a retriever that never saw the user."""
+    settings = config.ranker
+    share = (settings.folds - 1) / settings.folds  # of the users, that a fold's retriever sees
+    lighter = [c.model_copy(update={"regularization": c.regularization * share}) for c in config.retriever.linear]
+    fold_config = config.retriever.model_copy(update={"linear": tuple(lighter)})
+    folds = count()
+
+    def fit(log: InteractionLog) -> Scorer | Searcher:
+        fitted = refit(
+            fold_config,
+            retriever,
+            log,
+            split.validation,
+            content=features.item_content,
+            side=features.side,
+            seed=config.seed,
+            checkpoint_dir=run / "checkpoints" / f"fold{next(folds)}",
+            show_progress=show_progress,
+        )
+        return searchable(fitted, config.seed)
+
+    return out_of_fold(
+        split.train,
+        fit,
+        folds=settings.folds,
+        positions=settings.positions,
+        seed=config.seed,
+        depth=min(FOLD_DEPTH, config.cascade.candidates),
+        length=config.cascade.history,
+        mask_seen=retriever.mask_seen,
+        side=features.side,
+        event_weights=config.data.event_weights,
+        limit=round(limits * RANKED_LIMIT),
+        fitted=None if limits == 1 else 1,
+    )
+
+
+def distillation(
     config: Config,
     split: Split,
     features: Features,
@@ -159,11 +171,11 @@ def _distillation(
     scorer: Scorer | Searcher,
     ranker: Ranker,
     validation: CandidateSet,
-    limits: float,
+    limits: float = 1.0,
 ) -> Distillation:
     """The ranker's scores on requests like those served: the latest events, with the serving retriever's candidates."""
     latest = Examples.every(split.train, latest=DISTILLED_EVENTS).sample(round(limits * DISTILLED_LIMIT), config.seed)
-    requests = CandidateSet.concatenate([validation, _retrieve(config, latest, retriever, scorer, features)])
+    requests = CandidateSet.concatenate([validation, served_candidates(config, latest, retriever, scorer, features)])
     return Distillation(
         requests,
         score(ranker, requests, features.item_features),
