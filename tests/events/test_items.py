@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from shortlist.errors import DataError
@@ -11,12 +9,6 @@ from shortlist.events import items
 from shortlist.events.items import ItemChange, ItemStore, MissedError
 from shortlist.profiles.embedded import EmbeddedStore
 from shortlist.profiles.store import ProfileStore, StoreError
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -66,6 +58,55 @@ def test_an_item_that_is_added_is_on_offer(store: ItemStore) -> None:
     store.remove([b"new"])
     store.add({b"new": {}})
     assert store.state()[1].removed == frozenset()
+
+
+NO_OBJECTS = [b"", b"{", b"[]", b"3", b"\xff", b"[" * 100_000]
+FOREIGN = [
+    ("x", "y"),
+    ("n", "one", "kind", "remove", "id", "a"),
+    ("n", "1", "kind", "removed", "id", "a"),
+    ("n", "1", "kind", "remove"),
+    *[("n", "1", "kind", "add", "id", "a", "item", item) for item in NO_OBJECTS],
+]
+
+
+@pytest.fixture
+def broken(store: ItemStore, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Of which items the store was told something that nobody can read."""
+    told: list[bytes] = []
+    monkeypatch.setattr(store, "_on_broken", lambda item_id, why: told.append(item_id))
+    return told
+
+
+@pytest.mark.parametrize("item", NO_OBJECTS, ids=lambda item: str(item[:3]))
+def test_an_item_that_nobody_can_read_hides_no_other(
+    store: ItemStore, raw: ProfileStore, broken: list[bytes], item: bytes
+) -> None:
+    store.add({b"new": {"year": 1}})
+    raw.command("HSET", items.ADDED, "bad", item)
+    assert (store.state()[1].added, broken) == ({b"new": {"year": 1}}, [b"bad"])
+
+
+@pytest.mark.parametrize("fields", FOREIGN, ids=lambda fields: str(fields)[:40])
+def test_a_change_that_nobody_can_read_hides_no_other(
+    store: ItemStore, raw: ProfileStore, broken: list[bytes], fields: tuple[str | bytes, ...]
+) -> None:
+    place, _ = store.state()
+    raw.command("XADD", items.STREAM, "*", *fields)
+    if "1" in fields:  # numbered as ours are
+        raw.command("INCR", items.COUNT)
+    store.remove([b"b"])
+    place, told = store.follow(place, 0.1)
+    assert (told, len(broken)) == ([ItemChange("remove", b"b")], 1)
+    assert store.follow(place, 0.01)[1] == []
+
+
+def test_who_begins_at_a_foreign_entry_misses_nothing(store: ItemStore, raw: ProfileStore) -> None:
+    store.remove([b"a"])
+    raw.command("XADD", items.STREAM, "*", "x", "y")
+    place, _ = store.state()
+    store.remove([b"b"])
+    assert store.follow(place, 0.1)[1] == [ItemChange("remove", b"b")]
 
 
 def test_who_was_away_for_too_long_has_to_read_everything(store: ItemStore, raw: ProfileStore) -> None:

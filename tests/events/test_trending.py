@@ -103,6 +103,34 @@ def test_a_consumer_that_starts_again_goes_on_counting(store: ProfileStore) -> N
     assert second._trends[0].document()["totals"] == [2 * t for t in first._trends[0].document()["totals"]]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"offset": 0, "half_lives_s": [1], "at_ms": 0, "totals": [0], "items": []}',
+        *(
+            b'{"offset": 0, "half_lives_s": [3600, 86400], "at_ms": 0, "totals": %b, "items": %b}' % parts
+            for parts in (
+                (b"[1]", b"[]"),
+                (b'["1", "1"]', b"[]"),
+                (b"[1, 1]", b'[["a", 1]]'),
+                (b"[1, 1]", b"[[3, 1, 1]]"),
+            )
+        ),
+    ],
+)
+def test_what_nobody_can_read_counts_nothing_and_stops_nobody(store: ProfileStore, document: bytes) -> None:
+    store.command("FLUSHALL")
+    test_a_consumer_that_starts_again_goes_on_counting(store)
+    field, ours = store.command("HGETALL", TRENDING)
+    store.command("HSET", TRENDING, field, document, "another", ours)
+    assert keeper(store, 1)._trends[0].document()["items"] == []
+    assert trending.readable(store.command("HVALS", TRENDING)) == [json.loads(ours)]
+
+
 @pytest.mark.parametrize("offset", [None, 0], ids=["nothing", "an earlier offset"])
 def test_a_log_that_is_read_from_before_is_counted_anew(store: ProfileStore, offset: int | None) -> None:
     test_a_consumer_that_starts_again_goes_on_counting(store)

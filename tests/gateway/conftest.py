@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from shortlist.events.consumer import Consumer
 from shortlist.events.local_log import LocalLog
@@ -29,13 +29,21 @@ NOBODY = "127.0.0.1:9"  # where no Triton answers
 Start = Callable[..., httpx.Client]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_with_profiles() -> Iterator[None]:
+    """A gateway waits for its store as long as a busy machine takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shortlist.gateway.people.PATIENCE", 20.0)
+        yield
+
+
 @contextmanager
 def client_of(**settings: object) -> Iterator[httpx.Client]:
     """A client of a gateway of these settings, which is started."""
     given = {"port": 0, "grpc": NOBODY, "rate": 1e6, "burst": 10**6, **settings}
     with (
         running(Settings(**given)) as url,  # type: ignore[arg-type]
-        httpx.Client(base_url=url, timeout=20) as client,
+        httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield client
 
@@ -96,7 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     titles = {f"item-{n}": f"<img src=x onerror=alert(1)> & {n}" for n in range(300)}
     with ExitStack() as stack:
         store = stack.enter_context(EmbeddedStore(folder / "store"))
-        environment = {PROFILES_URL: store.url, PATIENCE_MS: "2000"}  # a busy machine is no matter here
+        environment = {PROFILES_URL: store.url, PATIENCE_MS: "20000"}  # a busy machine is no matter here
         supervisor = Supervisor(folder / "repository", free_address(), instances=1, environment=environment)
         stack.enter_context(supervisor)
         stack.enter_context(consuming(folder / "events", store))
@@ -122,6 +130,7 @@ def consuming(log: Path, store: EmbeddedStore) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real Chromium, without a window. While it runs, no other test of this process may run an event loop."""
+    expect.set_options(timeout=60_000)  # milliseconds, on a busy machine
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched

@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,11 +56,11 @@ def test_profiles_expire_and_offsets_do_not(store: ProfileStore) -> None:
 
 def test_each_changed_user_is_told(store: ProfileStore, server: EmbeddedStore) -> None:
     with valkey.Valkey.from_url(server.url) as client, client.pubsub() as listener:
-        listener.subscribe(CHANGED)
-        listener.get_message(timeout=5)
+        listener.psubscribe(CHANGED + b"*")
+        listener.get_message(timeout=60)
         store.commit("t", 0, None, 1, {b"a": b"x", b"b": b"y"})
-        told = [listener.get_message(timeout=5)["data"] for _ in range(2)]
-    assert told == [b"a", b"b"]
+        told = [listener.get_message(timeout=60) for _ in range(2)]
+    assert [(m["channel"], m["data"]) for m in told] == [(CHANGED + user, user) for user in (b"a", b"b")]
 
 
 def test_all_users_are_listed(store: ProfileStore) -> None:
@@ -78,13 +79,16 @@ def test_a_store_that_does_not_answer_in_time_is_an_error_and_its_late_answer_is
     tmp_path: Path,
 ) -> None:
     with EmbeddedStore(tmp_path) as server:
-        store = ProfileStore(server.url, timeout_s=0.1)
-        store.commit("t", 0, None, 3, {b"a": b"x"})
+        ProfileStore(server.url).commit("t", 0, None, 3, {b"a": b"x"})
+        store, told, until = ProfileStore(server.url, timeout_s=0.1), None, time.monotonic() + 60
         server.process.send_signal(19)  # SIGSTOP
         with pytest.raises(StoreError):
             store.read([b"a"])
         server.process.send_signal(18)  # SIGCONT
-        assert store.offset("t", 0) == 3
+        while told is None and time.monotonic() < until:  # a busy machine answers late
+            with suppress(StoreError):
+                told = store.offset("t", 0)
+        assert told == 3
 
 
 def test_a_store_that_restarted_is_found_again_without_an_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,7 +40,8 @@ def test_answers_may_be_larger_than_its_buffer(server: EmbeddedStore, store: Pro
 
 def test_a_store_that_hangs_costs_its_patience(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path / "store") as server:
-        wire = wired(server, 0.05)
+        wire = wired(server)
+        wire._patience = 0.05
         server.process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         with pytest.raises(StoreError, match="does not answer in time"):
@@ -47,6 +49,35 @@ def test_a_store_that_hangs_costs_its_patience(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
         server.process.send_signal(signal.SIGCONT)
         wire.close()
+
+
+class Dribbling:
+    """A socket whose peer sends a byte every 0.4 s, by a clock of its own; it may be waited for as sockets are."""
+
+    now = 0.0
+    timeout = 0.0
+
+    def settimeout(self, seconds: float) -> None:
+        self.timeout = seconds
+
+    def sendall(self, data: bytes) -> None:
+        self.now += 0.4
+
+    def recv(self, size: int) -> bytes:
+        self.now += min(0.4, self.timeout)
+        if self.timeout < 0.4:
+            raise TimeoutError("timed out")
+        return b"*"
+
+
+def test_a_store_that_answers_bit_by_bit_costs_no_more_than_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, wire = Dribbling(), Wire("valkey://127.0.0.1:1/0", 1.0)
+    wire._connection._sock = slow
+    monkeypatch.setattr("shortlist.profiles.wire.time", SimpleNamespace(monotonic=lambda: slow.now))
+    with pytest.raises(StoreError, match="does not answer in time"):
+        wire.read([b"a"])
+    assert slow.now <= 1.0 + 1e-9
+    wire._connection._sock = None
 
 
 def test_a_killed_store_is_an_error(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from shortlist.serving.status import FOLDER, Status, StatusFile, statuses
+import pytest
+
+from shortlist.serving.status import FOLDER, Status, StatusFile, bundle_now, statuses
 from shortlist.serving.versions import Refusal, identity
 from tests.serving.stand_in import answering, write_version
 
@@ -51,6 +53,16 @@ def test_a_refusal_holds_for_the_folder_that_was_refused(tmp_path: Path) -> None
     assert said(tmp_path, refused=refused)[0].refused == refused
     os.utime(folder / "model.py", (1, 1))
     assert said(tmp_path, refused=refused)[0].refused == {}
+
+
+@pytest.mark.parametrize(("serving", "refused", "number"), [("1", "2", "1"), (None, "2", "1"), (None, None, "2")])
+def test_the_bundle_of_now_is_that_which_is_served_or_will_be(
+    tmp_path: Path, serving: str | None, refused: str | None, number: str
+) -> None:
+    (tmp_path / "cascade").mkdir()
+    folders = {version: write_version(tmp_path, int(version), answering(version)) for version in ("1", "2")}
+    said(tmp_path, serving=serving, refused={refused: Refusal("", identity(folders[refused]))} if refused else {})
+    assert bundle_now(tmp_path) == folders[number] / "bundle"
 
 
 def test_a_repository_that_cannot_be_written_to_is_served_without(tmp_path: Path) -> None:

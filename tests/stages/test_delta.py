@@ -190,6 +190,37 @@ def test_an_item_whose_attributes_change_moves(on_path: Callable[[str], Cascade]
     np.testing.assert_allclose(cascade.catalog.table[row], cascade.catalog.table[twin], rtol=1e-5)
 
 
+LIKES = Request(history=(TWINS[2],), exclude=(*TWINS, b"new"), diversity=0.0)  # would be shown "new", but for that
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_an_excluded_item_stays_away_while_its_attributes_change(on_path: Callable[[str], Cascade], name: str) -> None:
+    cascade = on_path(name)
+    assortment = _offer(cascade, {b"new": CONTENTS[2]})
+    assortment.add(b"new", CONTENTS[2] | {"year": 1900.0})
+    assert b"new" not in _slate(cascade, LIKES)
+    assortment.publish()
+    assert b"new" not in _slate(cascade, LIKES)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("before", [{}, {b"new": CONTENTS[3]}], ids=["unknown", "other"])
+def test_an_excluded_item_stays_away_though_it_comes_while_a_request_is_read(
+    on_path: Callable[[str], Cascade], monkeypatch: pytest.MonkeyPatch, name: str, before: dict[bytes, Any]
+) -> None:
+    cascade = on_path(name)
+    assortment, read = _offer(cascade, before), cascade.users._told
+
+    def told(requests: Any) -> Any:
+        found = read(requests)
+        assortment.add(b"new", CONTENTS[2])
+        assortment.publish()
+        return found
+
+    monkeypatch.setattr(cascade.users, "_told", told)
+    assert b"new" not in _slate(cascade, LIKES)
+
+
 def test_what_is_told_twice_takes_no_room(on_path: Callable[[str], Cascade]) -> None:
     cascade = on_path("cells")
     _offer(cascade, {b"again": CONTENTS[0]})

@@ -23,6 +23,7 @@ from shortlist.profiles.layout import pack, unpack
 from shortlist.profiles.state import LATENESS_S, Facts, Moved, Profile, step, unmoved
 from shortlist.profiles.store import ProfileStore, StoreError
 
+NEEDS_OPERATOR = 3  # exit status of a command whose next start would end for the same reason, until somebody acts
 BATCH = 500  # events; a commit of so many keeps the store busy for a few ms, which requests have to wait for
 CACHED = 100_000  # profiles kept between batches, some 3 KB each for active users
 _POLL_S = 0.5
@@ -62,7 +63,8 @@ class Consumer:
     def run(self, until: Mapping[int, int] | None = None) -> None:
         """Consume until `stop`, or to the offsets `until`; a store or a log that does not answer is waited for.
 
-        Raises OffsetError where the log lacks what comes next.
+        Raises OffsetError where the log lacks what comes next, DataError where the store has a profile that cannot be
+        read: whoever starts it again meets the same, until somebody has seen to it.
         """
         placed, pause = False, 0.0
         while not self._stop.is_set() and not self._reached(until):

@@ -2,16 +2,17 @@
 
 Two collections hold the state (`sl:items:removed`, `sl:items:added`), and the stream `sl:items` tells whoever follows
 it what changes; one script writes both, so that they agree. A follower reads the state once, then the stream, and the
-state again where the stream has gone on without it. What an instance makes of it is `shortlist.stages.assortment`'s.
+state again where the stream has gone on without it. Entries that somebody else wrote, and wrong, are told and skipped.
+What an instance makes of it is `shortlist.stages.assortment`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from shortlist.errors import DataError
 from shortlist.profiles.store import ProfileStore, StoreError
@@ -54,6 +55,11 @@ for i = 1, #ARGV, 3 do
 end
 return done
 """.replace("MOST_ADDED", str(MOST_ADDED)).replace("LONGEST", str(LONGEST_STREAM))
+# The end of the stream, whoever wrote its last entry, and how many changes there were, of one moment.
+_LAST = """
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+return {last and last[1] or '0-0', tonumber(redis.call('GET', KEYS[2]) or 0) or 0}
+"""
 
 Kind = Literal["remove", "restore", "add", "forget"]
 
@@ -81,6 +87,10 @@ class Place(NamedTuple):
     number: int
 
 
+OnBroken = Callable[[bytes, str], None]
+"""Told of an entry that cannot be read and is skipped: the item's id, empty where it has none, and what is wrong."""
+
+
 class MissedError(StoreError):
     """The stream has gone on, or begun anew, without its follower, who has to read the state again."""
 
@@ -88,9 +98,10 @@ class MissedError(StoreError):
 class ItemStore:
     """The state of the offer behind a URL (`profiles.store` says which are allowed). One thread at a time."""
 
-    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 5.0, on_broken: OnBroken = lambda *_: None) -> None:
         """An answer may take `timeout_s`. Raises ConfigError for an impossible URL."""
         self._store = ProfileStore(url, timeout_s)
+        self._on_broken = on_broken
         self._timeout_s = timeout_s
 
     def remove(self, item_ids: Iterable[bytes]) -> int:
@@ -126,8 +137,8 @@ class ItemStore:
         place = self._last()  # first: a change in between is told twice, which does no harm
         removed = frozenset(self._scan("SSCAN", REMOVED))
         pairs = list(self._scan("HSCAN", ADDED))
-        added = {item_id: json.loads(item) for item_id, item in zip(pairs[::2], pairs[1::2], strict=True)}
-        return place, ItemState(removed, added)
+        read = {i: self._attributes(ADDED, i, item) for i, item in zip(pairs[::2], pairs[1::2], strict=True)}
+        return place, ItemState(removed, {i: attributes for i, attributes in read.items() if attributes is not None})
 
     def follow(self, place: Place, wait_s: float) -> tuple[Place, list[ItemChange]]:
         """What has changed since `place`, as soon as there is something, but after `wait_s` at the latest.
@@ -139,17 +150,24 @@ class ItemStore:
             entries = self._after(place, 0)  # it has come in between, or the stream is another one
             if not entries:
                 raise MissedError(f"store {self._store.address}: {STREAM} has begun anew")
-        for expected, (_, fields) in enumerate(entries, place.number + 1):
-            number = int(fields[b"n"])
-            if number != expected:
-                raise MissedError(f"store {self._store.address}: {STREAM} holds change {number} after {expected - 1}")
-        if not entries:
-            return place, []
-        return Place(entries[-1][0], place.number + len(entries)), [_change(fields) for _, fields in entries]
+        number, changes = place.number, list[ItemChange | None]()
+        for entry, fields in entries:
+            given = _number(fields)
+            if given is None:
+                self._on_broken(b"", f"{STREAM}, entry {entry.decode()}: it has no number `n`, so it is not ours")
+                continue
+            if given != number + 1:
+                raise MissedError(f"store {self._store.address}: {STREAM} holds change {given} after {number}")
+            number = given
+            changes.append(self._change(entry, fields))
+        end = entries[-1][0] if entries else place.entry
+        return Place(end, number), [change for change in changes if change]
 
     def trends(self) -> list[dict[str, Any]]:
         """What the consumers have counted (`shortlist.events.trending`): a document for each partition of a log."""
-        return [json.loads(document) for document in self._store.command("HVALS", TRENDING)]
+        from shortlist.events.trending import readable
+
+        return readable(self._store.command("HVALS", TRENDING))
 
     def close(self) -> None:
         """Close the connection."""
@@ -162,8 +180,34 @@ class ItemStore:
         return [(bytes(entry), _fields(pairs)) for _, entries in found or () for entry, pairs in entries]
 
     def _last(self) -> Place:
-        last = self._store.command("XREVRANGE", STREAM, "+", "-", "COUNT", 1)
-        return Place(last[0][0], int(_fields(last[0][1])[b"n"])) if last else Place(b"0-0", 0)
+        entry, number = self._store.command("EVAL", _LAST, 2, STREAM, COUNT)
+        return Place(entry, number)
+
+    def _change(self, entry: bytes, fields: Mapping[bytes, bytes]) -> ItemChange | None:
+        """What an entry says; None where it cannot be read."""
+        kind: Any = fields.get(b"kind", b"").decode(errors="replace")
+        item_id = fields.get(b"id", b"")
+        if not item_id or kind not in get_args(Kind):
+            kinds = ", ".join(get_args(Kind))
+            told = f"kind = {kind[:80]!r}, id = {item_id[:80]!r}: an id and one of {kinds} are allowed"
+            self._on_broken(item_id, f"{STREAM}, entry {entry.decode()}: {told}")
+            return None
+        if kind != "add":
+            return ItemChange(kind, item_id)
+        attributes = self._attributes(STREAM, item_id, fields.get(b"item", b""))
+        return None if attributes is None else ItemChange(kind, item_id, attributes)
+
+    def _attributes(self, where: str, item_id: bytes, item: bytes) -> Mapping[str, Any] | None:
+        """What is known of a new item; None where that is no JSON object."""
+        try:
+            found = json.loads(item)
+            why = "" if isinstance(found, dict) else f"it is a {type(found).__name__}"
+        except (ValueError, RecursionError) as error:
+            why = str(error)
+        if why:
+            self._on_broken(item_id, f"{where}, item {item_id[:80]!r}: a JSON object is allowed ({why})")
+            return None
+        return dict(found)
 
     def _scan(self, command: str, key: str) -> Iterator[bytes]:
         cursor: Any = 0
@@ -200,9 +244,12 @@ def _checked(change: ItemChange) -> tuple[str, bytes, bytes]:
     return change.kind, change.item_id, item
 
 
-def _change(fields: Mapping[bytes, bytes]) -> ItemChange:
-    kind: Any = fields[b"kind"].decode()
-    return ItemChange(kind, fields[b"id"], json.loads(fields[b"item"]) if kind == "add" else None)
+def _number(fields: Mapping[bytes, bytes]) -> int | None:
+    """The number of a change; None where it has none."""
+    try:
+        return int(fields[b"n"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _fields(pairs: Sequence[bytes]) -> dict[bytes, bytes]:

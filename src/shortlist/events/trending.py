@@ -3,16 +3,18 @@
 A window is a half-life: an event counts half after an hour in one, after a day in the other. The counts of a partition
 are a function of its events in their order, so a replay gives the same; of items beyond KEPT those with the smallest
 counts are forgotten, and begin again. They lie in the store's hash `sl:trending`, a JSON document a partition, written
-now and then: a consumer that is killed loses what it counted since. What is made of them is for
-`shortlist.stages.trends`.
+now and then: a consumer that is killed loses what it counted since. One that nobody can read counts nothing. What is
+made of them is for `shortlist.stages.trends`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from shortlist.events.items import TRENDING
@@ -69,10 +71,9 @@ class Trends:
     def of(cls, document: Mapping[str, Any]) -> Trends:
         """The counts that `document` gave, in every bit."""
         trends = cls()
-        if tuple(document["half_lives_s"]) == HALF_LIVES_S:
-            trends.offset, trends._reference_ms = document["offset"], document["at_ms"]
-            trends._totals = [*document["totals"]]
-            trends._items = {item_id: counts for item_id, *counts in document["items"]}
+        trends.offset, trends._reference_ms = document["offset"], document["at_ms"]
+        trends._totals = [*document["totals"]]
+        trends._items = {item_id: counts for item_id, *counts in document["items"]}
         return trends
 
     def _move(self, moment_ms: int) -> None:
@@ -97,6 +98,23 @@ class Trends:
         self._items = {item_id: counts for item_id, counts in self._items.items() if item_id in kept}
 
 
+def readable(documents: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Those that a consumer of this version has written."""
+    found = []
+    for document in documents:
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            read = json.loads(document)
+            counts = [read["totals"], *(own for item_id, *own in read["items"] if item_id.encode())]
+            finite = [math.isfinite(number) for number in (read["offset"], read["at_ms"], *chain(*counts))]
+            if (
+                tuple(read["half_lives_s"]) == HALF_LIVES_S
+                and {*map(len, counts)} == {len(HALF_LIVES_S)}
+                and all(finite)
+            ):
+                found.append(read)
+    return found
+
+
 class TrendKeeper:
     """The trends of a consumer's partitions, and their place in the store."""
 
@@ -109,7 +127,7 @@ class TrendKeeper:
     def place(self, partition: int, offset: int | None) -> None:
         """Go on with `partition` from what is in the store; from nothing where that is of another log's time."""
         held = self._store.command("HGET", TRENDING, self._field(partition))
-        found = Trends.of(json.loads(held)) if held is not None and offset is not None else Trends()
+        found = next(map(Trends.of, readable([held] if held else [])), Trends())
         self._trends[partition] = found if offset is not None and found.offset <= offset else Trends()
 
     def add(self, record: Record, event: Event) -> None:

@@ -1,7 +1,8 @@
 """The audit log: who asked for what and what came of it, one JSON object a line.
 
 No keys, no bodies, no events; of the person that a request is about only a hash, by which somebody who knows the id can
-find the lines. Rotation is logrotate's business (copytruncate).
+find the lines. Requests without a known key, and those that come too fast, cost nobody anything to send: the first of a
+caller in a minute has a line, the rest have one together. Rotation is logrotate's business (copytruncate).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,13 @@ from typing import Any
 import msgspec
 
 from shortlist.errors import ConfigError
+from shortlist.gateway.limits import network
 from shortlist.gateway.metrics import AUDIT_LOST, Metrics
+
+REPEATED = (401, 429)  # statuses whose lines are counted together
+TOGETHER = 60.0  # seconds for which
+MOST_CALLERS = 1000  # told apart in that time; further ones are one
+_OTHERS = "others"  # their address
 
 
 class Audit:
@@ -27,6 +36,8 @@ class Audit:
         self._metrics = metrics
         self._file: int | None = None
         self._torn = False  # the last line is not whole
+        self._repeated: Counter[tuple[str | None, str, int]] = Counter()  # in this minute: caller, address, status
+        self._since = time.monotonic()
         if path is None:
             return
         try:
@@ -34,8 +45,30 @@ class Audit:
         except OSError as error:
             raise ConfigError(f"--audit = {path}: cannot be written ({error.strerror})") from error
 
-    def write(self, **what: Any) -> None:
-        """One line. A disk that is full costs the line, which is counted, not the request."""
+    def write(self, status: int, address: str, caller: str | None = None, **what: Any) -> None:
+        """A line of one request, or one more in the count of those that are told together."""
+        if self._file is None:
+            return
+        if time.monotonic() >= self._since + TOGETHER:
+            self._tell_repeated()
+        who = caller, network(address), status
+        if status % 4000 in REPEATED:  # a WebSocket is closed with 4000 more
+            if who not in self._repeated and len(self._repeated) >= MOST_CALLERS:
+                who = None, _OTHERS, status
+            self._repeated[who] += 1
+        if self._repeated[who] <= 1:
+            self._append({"caller": caller, "address": address, "status": status, **what})
+
+    def _tell_repeated(self) -> None:
+        """A line for each caller of whom not all was told, and a new minute."""
+        for (caller, address, status), times in self._repeated.items():
+            if times > 1:
+                self._append({"caller": caller, "address": address, "status": status, "more": times - 1})
+        self._repeated.clear()
+        self._since = time.monotonic()
+
+    def _append(self, what: dict[str, Any]) -> None:
+        """A disk that is full costs the line, which is counted, not the request."""
         if self._file is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **what}
@@ -50,7 +83,8 @@ class Audit:
             self._torn = False
 
     def close(self) -> None:
-        """Close the file."""
+        """Tell what is left, and close the file."""
+        self._tell_repeated()
         if self._file is not None:
             os.close(self._file)
             self._file = None

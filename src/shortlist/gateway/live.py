@@ -1,7 +1,8 @@
 """`/v1/live`: a WebSocket that sends a new slate whenever its person's profile changes.
 
-The store publishes whose profile changed; `Changes` listens while anybody watches. A burst of changes becomes one
-slate, and a client that does not take what it is sent is dropped: at most one slate waits for anybody.
+The store publishes whose profile changed, on a channel for each; `Changes` listens to those whom anybody watches. A
+burst of changes becomes one slate, and a client that does not take what it is sent is dropped: at most one slate waits
+for anybody.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ TAKEN_WITHIN = 5.0  # seconds in which a client has to take a slate
 AT_ONCE = 16  # slates asked for at the same time, so that a change that many watch is no flood
 MAX_REASON = 120  # bytes of a close's reason
 AGAIN_AFTER = 5.0  # seconds after which a slate that something was missing for is made anew
-LOOK_EVERY = 0.5  # seconds between two looks whether anybody watches still
-SILENT = 10  # looks without a message, after which the store is asked whether it is there
+LOOK_EVERY = 0.1  # seconds between two looks who is watched; what happens until then, a new watcher's next slate shows
+SILENT = 50  # looks without a message, after which the store is asked whether it is there
 _AGAIN = (0.1, 0.3, 1.0, 3.0)  # seconds before the store is tried again
 _log = logging.getLogger("shortlist.gateway")
 
 
 class Changes:
-    """Whose profile changed, from the store's channel to those who wait for it."""
+    """Whose profile changed, from the store's channels to those who wait for it."""
 
     def __init__(self, people: People, metrics: Metrics) -> None:
         self._people, self._metrics = people, metrics
@@ -79,9 +80,9 @@ class Changes:
         while self._watchers:
             try:
                 async with self._people.store.pubsub() as channel:
-                    await channel.subscribe(CHANGED)
-                    silent = 0
+                    heard, silent = frozenset[bytes](), 0
                     while self._watchers:
+                        heard = await self._hear(channel, heard)
                         message = await channel.get_message(timeout=LOOK_EVERY)
                         silent = 0 if message else silent + 1
                         if message:
@@ -97,13 +98,20 @@ class Changes:
                 failures += 1
         self._listener = None
 
+    async def _hear(self, channel: Any, heard: frozenset[bytes]) -> frozenset[bytes]:
+        """Listen to those who are watched, where until now those `heard` were listened to."""
+        watched = frozenset(self._watchers)
+        if new := watched - heard:
+            await channel.subscribe(*[CHANGED + user for user in new])
+        if gone := heard - watched:
+            await channel.unsubscribe(*[CHANGED + user for user in gone])
+        return watched
+
     def _tell(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":  # for the first time, or again: what happened before, nobody told us
-            for events in self._watchers.values():
-                for event in events:
-                    event.set()
-        for event in self._watchers.get(message["data"], ()) if message["type"] == "message" else ():
-            event.set()
+        """A change; or the beginning of a subscription, the first or another: what was before, nobody told us."""
+        if message["type"] in ("message", "subscribe"):
+            for event in self._watchers.get(message["channel"][len(CHANGED) :], ()):
+                event.set()
 
 
 class Live:

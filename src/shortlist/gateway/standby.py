@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import msgspec
 from valkey.exceptions import ValkeyError
 
 from shortlist.events.items import REMOVED, TRENDING
+from shortlist.events.trending import readable
 from shortlist.gateway.metrics import STORE_LOST, Metrics
 from shortlist.profiles.precomputed import SLATE, floats, read_made
 
@@ -53,7 +53,7 @@ class Standby:
 def popular(documents: Collection[bytes]) -> list[tuple[str, float]]:
     """Items by their share of the longer window's events, the most popular first, from the counts of all partitions."""
     counts: Counter[str] = Counter()
-    read = [msgspec.json.decode(document) for document in documents]
+    read = readable(documents)
     now_ms = max((document["at_ms"] for document in read), default=0)
     for document in read:
         worth = 2.0 ** ((document["at_ms"] - now_ms) / (1000 * document["half_lives_s"][-1]))

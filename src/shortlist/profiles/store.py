@@ -14,18 +14,19 @@ from shortlist.profiles.state import RETENTION_S
 
 PROFILE = b"sl:p:"  # + user id: the blob
 OFFSET = "sl:offset:"  # + topic:partition: the next offset to apply
-CHANGED = "sl:changed"  # channel that names each user whose profile changed
+CHANGED = b"sl:changed:"  # + user id: the channel that is told when that user's profile changed
 TTL_S = RETENTION_S + 7 * 24 * 3600  # later than the silence after which `state` starts anew: expiry changes nothing
 
 _SCHEMES = {"redis": "valkey", "rediss": "valkeys", "valkey": "valkey", "valkeys": "valkeys", "unix": "unix"}
-# KEYS: offset, profiles. ARGV: expected offset or '', next offset, ttl, channel, blobs. Effects are replicated and
-# written to the append-only file as one transaction.
+# KEYS: offset, profiles. ARGV: expected offset or '', next offset, ttl, what channels begin with, blobs. Effects are
+# replicated and written to the append-only file as one transaction.
 _COMMIT = f"""
 local held = redis.call('GET', KEYS[1]) or ''
 if held ~= ARGV[1] then return 0 end
 for i = 2, #KEYS do
   redis.call('SET', KEYS[i], ARGV[i + 3], 'EX', ARGV[3])
-  redis.call('PUBLISH', ARGV[4], string.sub(KEYS[i], {len(PROFILE) + 1}))
+  local user = string.sub(KEYS[i], {len(PROFILE) + 1})
+  redis.call('PUBLISH', ARGV[4] .. user, user)
 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1

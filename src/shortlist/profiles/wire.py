@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from shortlist.profiles.store import PROFILE, StoreError, connection_to
 
@@ -31,26 +32,22 @@ class Wire:
             self._connection.connect()
         except (ValkeyError, OSError) as error:
             raise StoreError(f"the profile store cannot be reached ({error})") from error
-        self._connection._sock.settimeout(self._patience)
         self.read([b""])
 
     def read(self, user_ids: Sequence[bytes], prefixes: Sequence[bytes] = (PROFILE,)) -> list[bytes | None]:
-        """Blobs of `user_ids` in order, None where there is none; one round trip. Raises StoreError.
+        """Blobs of `user_ids` in order, None where there is none; one round trip. Raises StoreError, by the time that
+        patience ends.
 
         With several `prefixes` of keys, those of all users under the first of them come first.
         """
         keys = [b"$%d\r\n%b%b\r\n" % (len(p) + len(user_id), p, user_id) for p in prefixes for user_id in user_ids]
         socket, until = self._connection._sock, time.monotonic() + self._patience
         try:
+            socket.settimeout(self._patience)
             socket.sendall(b"*%d\r\n$4\r\nMGET\r\n%b" % (1 + len(keys), b"".join(keys)))
-            answer = socket.recv(_CHUNK)
+            answer = _received(socket, until)
             while (blobs := _blobs(answer, len(keys))) is None:
-                more = socket.recv(_CHUNK)
-                if not more:
-                    raise ConnectionResetError("it has closed the connection")
-                if time.monotonic() > until:
-                    raise TimeoutError("it answers too slowly")
-                answer += more
+                answer += _received(socket, until)
         except OSError as error:
             raise StoreError(f"the profile store does not answer in time ({error})") from error
         except ValueError as error:
@@ -60,6 +57,18 @@ class Wire:
     def close(self) -> None:
         """Close the connection."""
         self._connection.disconnect()
+
+
+def _received(socket: Any, until: float) -> bytes:
+    """The next bytes of an answer, if they come by `until`."""
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("it answers too slowly")
+    socket.settimeout(left)
+    received: bytes = socket.recv(_CHUNK)
+    if not received:
+        raise ConnectionResetError("it has closed the connection")
+    return received
 
 
 def _blobs(answer: bytes, count: int) -> list[bytes | None] | None:

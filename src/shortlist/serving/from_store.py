@@ -6,14 +6,22 @@ in the instance's Meter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from shortlist.cascade import Cascade
 from shortlist.profiles import PATIENCE_MS, PRECOMPUTED, PRECOMPUTED_OUTCOMES
 from shortlist.profiles.live import FRESH, PATIENCE, READ, LiveProfiles
 from shortlist.profiles.precomputed import Precomputed
-from shortlist.serving.metrics import FRESHNESS, MADE_AGE, MADE_BEFOREHAND, PROFILE_SECONDS, PROFILES, Meter
+from shortlist.serving.metrics import (
+    FRESHNESS,
+    ITEMS_BROKEN,
+    MADE_AGE,
+    MADE_BEFOREHAND,
+    PROFILE_SECONDS,
+    PROFILES,
+    Meter,
+)
 from shortlist.serving.offer import ItemFollower
 from shortlist.serving.segment_watch import SegmentWatch
 from shortlist.slates import Recommend
@@ -31,15 +39,14 @@ class FromStore:
         recommend: Recommend,
         meter: Meter,
         environment: Mapping[str, str],
-        warn: Callable[[str], object],
     ) -> None:
         """Before `recommend`, which is the cascade's or a cache's. Raises ConfigError for an impossible URL."""
         self._url, self._cascade, self._meter = url, cascade, meter
         self._following: list[ItemFollower | SegmentWatch] = []
         if cascade.assortment:
-            self._follow(ItemFollower(url, cascade.assortment))
-        else:
-            warn("on a GPU, cascade offers what its bundle knows: changes of items are not followed")
+            items = ItemFollower(url, cascade.assortment)
+            meter.follow(ITEMS_BROKEN, lambda: items.broken)
+            self._follow(items)
         live = LiveProfiles(
             recommend,
             url,

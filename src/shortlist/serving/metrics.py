@@ -32,6 +32,7 @@ PREDICATE_HITS, PREDICATES_COMPILED = "shortlist_predicate_hits_total", "shortli
 PROFILES, PROFILE_SECONDS = "shortlist_profile_reads_total", "shortlist_profile_read_seconds"
 FRESHNESS = "shortlist_freshness_seconds"
 MADE_BEFOREHAND, MADE_AGE = "shortlist_precomputed_requests_total", "shortlist_precomputed_age_seconds_total"
+ITEMS_BROKEN = "shortlist_items_broken_total"
 CPU_SECONDS, REPAIRS = "shortlist_cpu_seconds_total", "shortlist_repairs_total"
 COUNTERS = {
     f"{STAGE_SECONDS}_bucket": "Batches whose stage took at most `le` seconds",
@@ -62,6 +63,7 @@ COUNTERS = {
     f"{FRESHNESS}_count": "First answers that reflect a person's newest event",
     MADE_BEFOREHAND: "Requests for which a precomputed slate was looked for, by what came of it; `hit` answered",
     MADE_AGE: "Seconds that precomputed slates were old when they answered, all together",
+    ITEMS_BROKEN: "Entries of what is on offer that could not be read and were passed over",
     CPU_SECONDS: "CPU seconds of the processes that run cascade, since they were loaded",
     REPAIRS: "What the supervisor did to keep the server answering: restarts of it, reloads of cascade",
 }
@@ -123,6 +125,7 @@ class Meter:
         for outcome in PRECOMPUTED_OUTCOMES:
             self.count(MADE_BEFOREHAND, 0, outcome=outcome)
         self.count(MADE_AGE, 0)
+        self.count(ITEMS_BROKEN, 0)
         for field in fields:
             self.count(ERRORS, 0, field=field)
         self.count(COLD, 0)

@@ -3,8 +3,8 @@
 Now and then it also looks at what is taken to, where the bundle wants its popularity lists to move with that.
 
 A change is seen by requests some milliseconds after it was written. A store that cannot be reached changes nothing:
-what was on offer stays, and is read anew once the store answers. The stream is `shortlist.events.items`', what an
-instance makes of it `shortlist.stages.assortment`'s.
+what was on offer stays, and is read anew once the store answers; entries that nobody can read are passed over. The
+stream is `shortlist.events.items`', what an instance makes of it `shortlist.stages.assortment`'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
-from shortlist.events.items import ItemChange, ItemStore, MissedError, Place
+from shortlist.events.items import MOST_ADDED, ItemChange, ItemStore, MissedError, Place
 from shortlist.profiles.store import StoreError
 from shortlist.stages.assortment import Assortment
 
@@ -33,8 +33,10 @@ class ItemFollower:
         self, url: str, assortment: Assortment, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
     ) -> None:
         """`say` is told, in a line, of what goes wrong. Raises ConfigError for an impossible URL."""
-        self._store = ItemStore(url, PATIENCE)
+        self.broken = 0  # entries that were passed over, each as often as it was read
+        self._store = ItemStore(url, PATIENCE, self._pass_over)
         self._assortment, self._say = assortment, say
+        self._told: set[bytes] = set()  # whose entries were told to be broken
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shortlist-items", daemon=True)
         self._refused: dict[bytes, str] = {}
@@ -94,6 +96,16 @@ class ItemFollower:
                 self._assortment.restore(change.item_id)
             else:
                 self._assortment.forget(change.item_id)
+
+    def _pass_over(self, item_id: bytes, why: str) -> None:
+        """Count a broken entry; tell the first of each item."""
+        self.broken += 1
+        if item_id in self._told:
+            return
+        if len(self._told) >= MOST_ADDED:
+            self._told.clear()
+        self._told.add(item_id)
+        self._say(f"an entry of what is on offer is passed over: {why}")
 
     def _look_at_trends(self) -> None:
         if self._assortment.trending is None or time.monotonic() < self._trends_read + TRENDS_EVERY:

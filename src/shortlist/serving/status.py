@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shortlist.serving.tensors import CASCADE
-from shortlist.serving.versions import Refusal, identity
+from shortlist.serving.versions import Refusal, identity, loadable
 
 FOLDER = ".serving"
 
@@ -69,6 +69,14 @@ def statuses(repository: Path) -> list[Status]:
             if status.alive:
                 found.append(replace(status, refused=_present(repository / CASCADE.name, status.refused)))
     return found
+
+
+def bundle_now(repository: Path) -> Path:
+    """The bundle that this process' supervisor serves; where it serves none yet, the newest that may be loaded."""
+    own = next((status for status in statuses(repository) if status.pid == os.getpid()), None)
+    cascade = repository / CASCADE.name
+    numbers = loadable(cascade) - (own.refused.keys() if own else set())
+    return cascade / ((own and own.serving) or max(numbers, key=int, default="1")) / "bundle"
 
 
 def _present(model_folder: Path, refused: Mapping[str, Sequence[Any]]) -> dict[str, Refusal]:

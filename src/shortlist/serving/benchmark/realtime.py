@@ -258,7 +258,7 @@ def _ingest(bundle: Path, folder: Path, amount: int, items: Sequence[str], exact
         sent.update(event.user_id for event in some[: len(some) - len(some) // AGAIN])
     log.close()
     with EmbeddedStore(folder / "ingest-store") as server, contextlib.closing(ProfileStore(server.url)) as store:
-        arguments = ["events", "consume", str(path), "--store", server.url, "--bundle", str(bundle)]
+        arguments = ["events", "consume", str(path), "--profiles", server.url, "--bundle", str(bundle)]
         consumer = Command("consumer", arguments, lambda _: None)
         try:
             first, began = _wait(path, store, start=True)
