@@ -30,7 +30,7 @@ class Broker:
         options = ["--kafka-port", str(self.port), "--host", "127.0.0.1", "--data-dir", str(self.folder)]
         command = ends_with_us([str(program), "start", "--only", "kafka", *options])
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not self.answers():
             assert time.monotonic() < until, "the broker does not answer"
             time.sleep(0.05)
@@ -44,12 +44,22 @@ class Broker:
         return True
 
     def rest(self) -> None:
-        """Wait until its disk has what it acknowledged before: it writes all it has once a second, one file after another.
+        """Wait until its disk has what it acknowledged before: it writes all it has once a second.
 
-        The write that brings the first topic may have begun earlier than this call, part by part; the one after has not.
+        The write that brings the first topic may have begun before this call, with less; the one after has not.
         """
         for _ in range(2):
             self._wait_for_its_disk()
+
+    def disk(self) -> bytes:
+        """What its disk has now; it replaces the file whole."""
+        return (self.folder / "kafka.json").read_bytes()
+
+    def forget_since(self, disk: bytes) -> None:
+        """End it at once and start it with the disk of then: what it acknowledged since is lost."""
+        self.kill()
+        (self.folder / "kafka.json").write_bytes(disk)
+        self.start()
 
     def _wait_for_its_disk(self) -> None:
         topic, until = f"change-{time.time_ns()}", time.monotonic() + 60
@@ -59,7 +69,7 @@ class Broker:
             time.sleep(0.05)
 
     def _has_written(self, topic: str) -> bool:
-        return any(topic.encode() in path.read_bytes() for path in self.folder.glob("kafka.json"))
+        return (self.folder / "kafka.json").exists() and topic.encode() in self.disk()
 
     def stop(self) -> None:
         """Ask it to end, as an operator does."""
@@ -72,5 +82,5 @@ class Broker:
     def _end(self, how: str) -> None:
         if self.process is not None:
             getattr(self.process, how)()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None

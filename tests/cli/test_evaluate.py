@@ -48,7 +48,7 @@ def test_json_is_all_that_is_printed(tmp_path: Path) -> None:
 
 def test_json_is_pure_where_a_protocol_is_trained_first(planted_run: Path) -> None:
     arguments = [str(planted_run), "--protocol", "cold-users", "--no-baselines", "--json"]
-    result = CliRunner().invoke(APP, arguments)
+    result = CliRunner().invoke(APP, arguments, catch_exceptions=False)
     assert json.loads(result.stdout)["protocol"] == "cold-users"
 
 

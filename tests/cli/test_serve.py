@@ -73,29 +73,29 @@ def test_it_answers_at_the_printed_addresses_and_stops_cleanly(
     assert found, printed
     with Client(found[1]) as client:
         assert len(client.recommend("user-0")) == 10
-    with urllib.request.urlopen(found[2], timeout=5) as page:
+    with urllib.request.urlopen(found[2], timeout=60) as page:
         assert b"nv_inference_request_success" in page.read()
     asked = CliRunner().invoke(ASK, ["--url", found[1], "--user", "user-0", "--k", "3", "--trace"])
     assert asked.output.count("item-") == 3
     family = psutil.Process(process.pid).children(recursive=True)
     started = time.monotonic()
     process.send_signal(how)
-    rest, _ = process.communicate(timeout=20)
-    assert time.monotonic() - started < 5
+    rest, _ = process.communicate(timeout=60)
+    assert time.monotonic() - started < 15  # by itself Triton might take 30
     assert rest.strip() == "stopped"
     assert process.returncode == 0
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(family, timeout=60)[1]
 
 
 def test_it_stops_while_it_starts(repository: Path) -> None:
     address = free_address()
     process = start(repository, address)
     parent = psutil.Process(process.pid)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not parent.children() and time.monotonic() < until:
         time.sleep(0.001)  # so that the signal often comes while the server is being started
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert not servers_of(address)  # not `address.check()`: anybody may have taken the ports since
 

@@ -30,7 +30,7 @@ from shortlist.serving.process import free_address
 APP = typer.Typer()
 APP.command()(serve)
 RUN = "import typer; from shortlist.cli.serve import serve; typer.run(serve)"
-PATIENCE = 30.0  # seconds that something may take on a busy machine
+PATIENCE = 60.0  # seconds that something may take on a busy machine
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Service:
     grpc: str
     metrics: str
     gateway: str
+    consumer: str
 
     @property
     def family(self) -> list[psutil.Process]:
@@ -86,8 +87,8 @@ class Service:
 
         return seconds_later(answer)
 
-    def counted(self, metric: str) -> float:
-        with urllib.request.urlopen(self.metrics, timeout=5) as page:
+    def counted(self, metric: str, url: str = "") -> float:
+        with urllib.request.urlopen(url or self.metrics, timeout=PATIENCE) as page:
             found = re.search(rf"^{re.escape(metric)} (\S+)$", page.read().decode(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
@@ -104,6 +105,7 @@ def seconds_later(what: Callable[[], Any]) -> Any:
 def start(repository: Path, folder: Path) -> Service:
     address = free_address()
     ports = ["--grpc-port", address.grpc_port, "--metrics-port", address.metrics_port, "--gateway-port", free_port()]
+    ports += ["--consumer-metrics-port", free_port()]
     process = subprocess.Popen(
         [
             sys.executable,
@@ -128,7 +130,7 @@ def start(repository: Path, folder: Path) -> Service:
             break
         name, _, place = line.partition(" ")
         places[name.lower()] = place.strip()
-    return Service(process, places["grpc"], places["metrics"], places["gateway"])
+    return Service(process, places["grpc"], places["metrics"], places["gateway"], places["consumer"])
 
 
 @pytest.fixture(scope="module")
@@ -163,11 +165,18 @@ def test_reads_and_freshness_are_counted(service: Service) -> None:
     assert seconds_later(lambda: service.counted("shortlist_profile_read_seconds_count"))
 
 
+def test_the_consumer_has_metrics_where_the_start_up_lines_say(service: Service) -> None:
+    service.post("user-6", "item-5")
+    service.reflects("user-6", 1)
+    applied = 'shortlist_events_total{outcome="applied"}'
+    assert seconds_later(lambda: service.counted(applied, service.consumer))
+
+
 def test_a_store_that_hangs_delays_nobody_and_is_found_again(service: Service) -> None:
     service.store.send_signal(signal.SIGSTOP)
     try:
         seconds_later(lambda: service.ask("user-4").status == "stale_profile")
-        answers = [service.ask("user-4", deadline_ms=1000) for _ in range(20)]
+        answers = [service.ask("user-4", deadline_ms=5000) for _ in range(20)]
     finally:
         service.store.send_signal(signal.SIGCONT)
     assert {answer.status for answer in answers} == {"stale_profile"}

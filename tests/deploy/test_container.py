@@ -47,9 +47,8 @@ def start(bundle: Path, models: Path, address: Address) -> "subprocess.Popen[str
 
 def canary(port: int) -> "subprocess.CompletedProcess[str]":
     """Run the health check as the probes do."""
-    return subprocess.run(
-        [sys.executable, CANARY, "--port", str(port)], capture_output=True, text=True, check=False, timeout=20
-    )
+    command = [sys.executable, CANARY, "--port", str(port), "--timeout", "30"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_the_health_check_fails_where_nobody_answers() -> None:
 
 
 def test_the_autoscaler_reads_metrics_that_the_server_has(container: Container) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{container.address.metrics_port}/metrics", timeout=5) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{container.address.metrics_port}/metrics", timeout=60) as page:
         served = re.findall(r'^(nv_\w+)\{model="cascade"', page.read().decode(), flags=re.MULTILINE)
     read = re.findall(r"nv_\w+", (MONITORING / "adapter-rules.yaml").read_text())
     assert set(read) <= set(served)
@@ -94,13 +93,13 @@ def test_a_damaged_bundle_ends_the_container_and_names_the_file(tmp_path: Path) 
     bundle = make_bundle(tmp_path / "bundle")
     (bundle / "ranker.onnx").write_bytes(b"damaged")
     process = start(bundle, tmp_path / "models", free_address())
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "ranker.onnx" in printed
 
 
 def test_sigterm_stops_the_server_cleanly(container: Container) -> None:
     container.process.send_signal(signal.SIGTERM)
-    printed, _ = container.process.communicate(timeout=20)
+    printed, _ = container.process.communicate(timeout=60)
     assert printed.strip() == "stopped"
     assert container.process.returncode == 0

@@ -4,6 +4,7 @@ import json
 import random
 import socket
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -67,8 +68,11 @@ def raw(rng: random.Random) -> bytes:
 def test_bytes_that_are_nearly_http_do_no_harm(client: httpx.Client) -> None:
     rng = random.Random(0)
     for _ in range(300):
-        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=60) as connection:
             connection.sendall(raw(rng))
-            connection.shutdown(socket.SHUT_WR)
-            assert b" 500 " not in connection.recv(4096)[:20]
+            answer = b""
+            with suppress(ConnectionError):  # it may be cut off
+                connection.shutdown(socket.SHUT_WR)
+                answer = connection.recv(4096)
+            assert b" 500 " not in answer[:20]
     assert client.get("/healthz").status_code == 200

@@ -6,8 +6,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,17 +29,15 @@ from tests.serving.certificates import Authority
 
 @pytest.fixture
 def raw(client: httpx.Client) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=60) as connection:
         yield connection
 
 
 def ends(connection: socket.socket) -> bool:
     """Whether the other side ends the connection."""
-    try:
+    with suppress(ConnectionError):
         while connection.recv(65536):
             pass
-    except ConnectionResetError:
-        pass
     return True
 
 
@@ -48,20 +48,20 @@ def test_a_head_without_end_is_cut_off(raw: socket.socket) -> None:
 
 def test_a_head_that_does_not_come_is_not_waited_for(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
-    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=10) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\n")
+    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=60) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\n")
         assert ends(connection)
 
 
 def test_a_second_head_on_the_connection_is_not_waited_for_either(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    raw: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert b"200" in raw.recv(4096)
     monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
-    with socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=10) as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-        assert b"200" in connection.recv(4096)
-        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
-        assert ends(connection)
+    raw.sendall(b"GET /healthz HTTP/1.1\r\n")
+    assert ends(raw)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(raw: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,12 +81,14 @@ def test_a_body_that_does_not_come_is_not_waited_for(raw: socket.socket, monkeyp
 def test_what_follows_an_answer_keeps_no_connection_open(
     raw: socket.socket, monkeypatch: pytest.MonkeyPatch, request_: bytes, rest: bytes
 ) -> None:
-    monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
+    cut, cuts = run.BoundedHead._cut, list[object]()
+    monkeypatch.setattr(run.BoundedHead, "_cut", lambda connection: cuts.append(connection) or cut(connection))
     raw.sendall(request_)
     assert raw.recv(65536)
-    raw.settimeout(3)  # less than an idle connection is kept
+    monkeypatch.setattr(run, "HEAD_SECONDS", 0.2)
     raw.sendall(rest)
     assert ends(raw)
+    assert len(cuts) == 1  # it was not ended as an idle one
 
 
 @pytest.mark.parametrize("endless", [b"x: aaaaaaaaaaa\r\n", b"aaaaaaaaaaaaaaaa"], ids=["trailers", "one trailer"])
@@ -124,9 +126,11 @@ def test_a_request_that_takes_too_long_is_answered_in_time(
 ) -> None:
     from shortlist.events.local_log import LocalLog
 
+    answered = threading.Event()
     monkeypatch.setattr("shortlist.gateway.guard.LONGEST", 0.2)
-    monkeypatch.setattr(LocalLog, "append", lambda *_: time.sleep(0.6))
+    monkeypatch.setattr(LocalLog, "append", lambda *_: answered.wait(60))
     assert client.post("/v1/events", json=event()).status_code == 504
+    answered.set()
 
 
 def test_the_listening_socket_is_one_for_which_asyncio_turns_nagles_algorithm_off() -> None:
@@ -143,7 +147,8 @@ def test_https_is_spoken_with_a_certificate(start: Start, tmp_path: Path) -> Non
     authority = Authority(tmp_path, "authority")
     pair = authority.sign("server", "127.0.0.1")
     url = start(cert=pair.cert, key=pair.key).base_url
-    answer = httpx.get(url.join("/healthz"), verify=ssl.create_default_context(cafile=authority.cert))
+    trusted = ssl.create_default_context(cafile=authority.cert)
+    answer = httpx.get(url.join("/healthz"), verify=trusted, timeout=60)
     assert (url.scheme, answer.status_code) == ("https", 200)
     assert "strict-transport-security" in answer.headers
 
@@ -218,22 +223,22 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
         try:
-            assert httpx.post(f"{url}/v1/events", json=event()).json()["accepted"] == 1
+            assert httpx.post(f"{url}/v1/events", json=event(), timeout=60).json()["accepted"] == 1
         finally:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(10) in (0, -signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
 
 
 def test_the_command_makes_keys(tmp_path: Path) -> None:
     with command("--make-key", "track", "--keys", str(tmp_path / "keys"), "--key-name", "shop") as process:
-        made, _ = process.communicate(timeout=30)
+        made, _ = process.communicate(timeout=120)
     assert made.startswith("sl-track-")
     assert '"name": "shop"' in (tmp_path / "keys").read_text()
 
 
 def test_the_command_does_not_open_to_strangers_without_keys() -> None:
     with command("--host", "0.0.0.0", "--port", "0") as process:
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     assert (process.returncode, "--keys" in said, "Traceback" in said) == (1, True, False)
 
 
@@ -250,8 +255,9 @@ def test_a_connection_that_takes_nothing_is_cut_off(start: Start, monkeypatch: p
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         silent.connect(("127.0.0.1", port))
         silent.sendall(b"GET /tracker.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 1000)  # 9 MB of answers
-        own, end = silent.getsockname()[1], time.monotonic() + 20
-        for wanted in (True, False):  # it is accepted, then cut off
-            while connected(port, own) != wanted:
-                assert time.monotonic() < end, f"after 20 s the connection is {'not ' if wanted else 'still '}there"
-                time.sleep(0.05)
+        silent.settimeout(60)
+        assert silent.recv(1, socket.MSG_PEEK)  # it is accepted, and answered; nothing is taken
+        own, end = silent.getsockname()[1], time.monotonic() + 60
+        while connected(port, own):
+            assert time.monotonic() < end, "after a minute the connection is still there"
+            time.sleep(0.05)

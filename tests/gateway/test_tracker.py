@@ -35,11 +35,19 @@ class Shop:
 
     def events(self, page: Page, enough: Callable[[list[Event]], bool]) -> list[Event]:
         """The events of the log, once there are enough of them; the page goes on meanwhile."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not enough(found := logged(self.log)):
-            assert time.monotonic() < end, f"within 10 s only {[(e.type, e.item_id) for e in found]}"
+            assert time.monotonic() < end, f"within a minute only {[(e.type, e.item_id) for e in found]}"
             page.wait_for_timeout(50)
         return found
+
+    def sees(self, page: Page, item: str) -> None:
+        """Wait until a view of the item has been told, without waiting for the tracker's timer."""
+        end = time.monotonic() + 60
+        while ("view", item) not in types(logged(self.log)):
+            assert time.monotonic() < end, f"no view of {item} within a minute"
+            page.evaluate("shortlist.flush()")
+            page.wait_for_timeout(20)
 
 
 @pytest.fixture
@@ -77,7 +85,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
     opened = context.new_page()
-    opened.set_default_timeout(10_000)
+    opened.set_default_timeout(60_000)
     return opened
 
 
@@ -92,6 +100,7 @@ def ids(events: list[Event]) -> set[str]:
 
 def test_views_dwell_depth_and_clicks_are_told(page: Page, shop: Shop) -> None:
     page.goto(shop.url)
+    shop.sees(page, "top")
     page.wait_for_timeout(1100)  # a dwell is a second at least
     page.click("text=buy")
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
@@ -99,7 +108,7 @@ def test_views_dwell_depth_and_clicks_are_told(page: Page, shop: Shop) -> None:
     events = {(e.type, e.item_id): e for e in shop.events(page, lambda found: wanted <= types(found))}
     assert events["view", "top"].value == pytest.approx(600 / 3400, abs=0.05)
     assert events["view", "bottom"].value == pytest.approx(1.0, abs=0.05)
-    assert 1.0 <= (events["dwell", "top"].value or 0) < 20
+    assert 1.0 <= (events["dwell", "top"].value or 0) < 60
     assert {e.user_id for e in events.values()} == {"quinn"}
     assert events["click", "top"].context is not None
     assert events["click", "top"].context["device"] == "desktop"
@@ -109,6 +118,7 @@ def test_an_item_is_viewed_once_a_page(page: Page, shop: Shop) -> None:
     page.goto(shop.url)
     for place in ("document.body.scrollHeight", "0", "document.body.scrollHeight", "0"):
         page.evaluate(f"scrollTo(0, {place})")
+        shop.sees(page, "top" if place == "0" else "bottom")
         page.wait_for_timeout(100)
     page.click("text=buy")
     found = shop.events(page, lambda found: ("click", "top") in types(found))

@@ -26,11 +26,11 @@ def a_run(per_second: float) -> dict:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of two runs, one after the other, of five seconds in all."""
+    """The report of two runs, one after the other, of seven seconds in all."""
     folder = tmp_path_factory.mktemp("load")
     build_repository(make_bundle(folder / "bundle"), folder / "repository", instances=1)
-    for _ in range(2):
-        report = load(folder / "repository", folder / "out", duration=2.5, users=4)
+    for seconds in (3.0, 4.0):
+        report = load(folder / "repository", folder / "out", duration=seconds, users=4)
     return report
 
 

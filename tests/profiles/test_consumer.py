@@ -72,10 +72,10 @@ def running(consumer: Consumer) -> Iterator[None]:
         yield
     finally:
         consumer.stop()
-        thread.join(20)
+        thread.join(60)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

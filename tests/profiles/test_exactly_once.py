@@ -148,7 +148,7 @@ def test_profiles_equal_the_log_after_kills_of_consumer_and_store(tmp_path: Path
     log = LocalLog(tmp_path / "log", partitions=2)
     with Live(str(tmp_path / "log"), log, events, tmp_path / "store") as live:
         kills = [live.kill_consumer, live.kill_store, live.kill_store, live.kill_consumer]
-        go_through(live, kills, len(events), seconds=60)
+        go_through(live, kills, len(events), seconds=120)
         assert live.compare() == Comparison(300, [], [])
     log.close()
 

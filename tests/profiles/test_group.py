@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from shortlist.events.consumer import Consumer
@@ -25,13 +26,24 @@ class Member:
     def applied(self) -> int:
         return self.consumer.meters.outcomes["applied"]
 
+    def at_work(self) -> bool:
+        """Whether it has partitions, or has left."""
+        return bool(self.source.assigned()) or not self._thread.is_alive()
+
     def leave(self) -> None:
         self.consumer.stop()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def _run(self) -> None:
         self.consumer.run()
         self.source.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """A minute at most; what has not come by then, the assertions tell."""
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def test_partitions_that_move_between_consumers_lose_and_repeat_nothing(
@@ -50,11 +62,10 @@ def test_partitions_that_move_between_consumers_lose_and_repeat_nothing(
             members[0].leave()
         for start in range(2000 * part, 2000 * (part + 1), 250):
             sink.append(events[start : start + 250])
-            time.sleep(0.2)
+            time.sleep(0.1)  # so that some come while the partitions move
+        wait_until(lambda: members[0].applied() > 0 and all(member.at_work() for member in members))
     source = KafkaSource(broker.servers, "events")
-    end = time.monotonic() + 30
-    while any(store.offset("events", p) != e for p, e in source.ends().items()) and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_until(lambda: all(store.offset("events", p) == e for p, e in source.ends().items()))
     members[1].leave()
     assert min(member.applied() for member in members) > 0
     assert compare(source, store, facts) == Comparison(100, [], [])

@@ -39,8 +39,8 @@ def follow(cascade: Cascade, server: EmbeddedStore) -> Iterator[Follow]:
     """Makes LiveProfiles before the cascade."""
     made = []
 
-    def of(url: str = server.url, recommend=cascade.recommend, known_until_ms: int = 0, observer=lambda *_: None):  # type: ignore[no-untyped-def]
-        made.append(LiveProfiles(recommend, url, known_until_ms, observer, patience=0.5))  # on a busy machine, too
+    def of(url=server.url, recommend=cascade.recommend, known_until_ms=0, observer=lambda *_: None, patience=20.0):  # type: ignore[no-untyped-def]
+        made.append(LiveProfiles(recommend, url, known_until_ms, observer, patience=patience))  # on a busy machine, too
         return made[-1]
 
     yield of
@@ -74,8 +74,8 @@ def ask(live: LiveProfiles, user: bytes = b"user-0", **options: object) -> Slate
 
 
 def eventually(live: LiveProfiles, status: str) -> bool:
-    """Whether an answer of `status` comes within ten seconds."""
-    until = time.monotonic() + 10
+    """Whether an answer of `status` comes within a minute."""
+    until = time.monotonic() + 60
     while ask(live).status != status:
         if time.monotonic() > until:
             return False
@@ -200,9 +200,11 @@ def test_a_blob_of_another_format_costs_only_its_person(follow: Follow, store: P
 
 
 def test_a_store_that_hangs_is_waited_for_once(cascade: Cascade, follow: Follow, mortal: EmbeddedStore) -> None:
-    live = follow(mortal.url)
+    live = follow(mortal.url, patience=0.5)
     (without,) = cascade.recommend([Request(b"user-0")])
     assert isinstance(without, Slate)
+    assert eventually(live, FULL)
+    live.outcomes.clear()
     mortal.process.send_signal(signal.SIGSTOP)
     answers = [ask(live) for _ in range(5)]
     assert {a.status for a in answers} == {STALE_PROFILE}
@@ -211,7 +213,7 @@ def test_a_store_that_hangs_is_waited_for_once(cascade: Cascade, follow: Follow,
 
 
 def test_a_store_that_goes_on_is_asked_again(follow: Follow, mortal: EmbeddedStore) -> None:
-    live = follow(mortal.url)
+    live = follow(mortal.url, patience=0.5)
     mortal.process.send_signal(signal.SIGSTOP)
     assert eventually(live, STALE_PROFILE)
     mortal.process.send_signal(signal.SIGCONT)
@@ -282,4 +284,4 @@ def test_a_connection_that_comes_after_the_end_is_let_go(
         return Late()
 
     monkeypatch.setattr(live, "_connected", connected)
-    assert let_go.wait(10)
+    assert let_go.wait(60)

@@ -39,7 +39,7 @@ class Children:
     def end(self, number: str, complaint: str = "") -> None:
         (self.folder / "written").write_text(complaint)
         (self.folder / "written").rename(self.folder / number)
-        self.processes[-1].wait(20)
+        self.processes[-1].wait(60)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_a_client_waits_no_longer_than_the_deadline() -> None:
     started = time.monotonic()
     with Client("192.0.2.1:8001") as client, pytest.raises((DeadlineError, ServerError)):
         client.recommend("user-0", deadline_ms=100)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # without a deadline it waits for 10
 
 
 class Counting(grpc.GenericRpcHandler):
@@ -108,9 +108,14 @@ def test_requests_are_spread_over_all_addresses_of_a_service() -> None:
     for server in servers:
         server.start()
     with Client("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)) as client:
+        until = time.monotonic() + 60
+        while not all(replica.calls for replica in replicas) and time.monotonic() < until:  # both are connected
+            with contextlib.suppress(ServerError):
+                client.recommend()
+        before = [replica.calls for replica in replicas]
         for _ in range(40):
             with contextlib.suppress(ServerError):
                 client.recommend()
     for server in servers:
         server.stop(None).wait()
-    assert min(replica.calls for replica in replicas) >= 10
+    assert min(replica.calls - calls for replica, calls in zip(replicas, before, strict=True)) >= 10

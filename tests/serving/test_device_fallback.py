@@ -20,7 +20,7 @@ def test_auto_answers_from_the_cpu_and_the_metrics_say_so(bundle: Path, tmp_path
     with Supervisor(tmp_path / "out", free_address(), instances=1, where=where) as supervisor:
         with Client(supervisor.address.grpc) as client:
             answer = client.recommend("user-0")
-        with urllib.request.urlopen(supervisor.address.metrics, timeout=5) as page:
+        with urllib.request.urlopen(supervisor.address.metrics, timeout=60) as page:
             text = page.read().decode()
     slate = Cascade.load(bundle).recommend([Request(b"user-0")])[0]
     assert isinstance(slate, Slate)

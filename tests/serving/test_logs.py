@@ -120,7 +120,7 @@ def test_failed_and_slow_requests_are_logged_with_their_ids_and_nothing_of_what_
         client.recommend("user-0", exclude=["item-2" * 100], request_id="a-bad-one")
     with pytest.raises(DeadlineError):
         client.recommend("user-0", deadline_ms=-1, request_id="a-late-one")
-    seconds_until(lambda: any("a-late-one" in line for line in said))
+    seconds_until(lambda: any("a-late-one" in line and '"event": "late"' in line for line in said))
     found = [json.loads(line) for line in said]
     slow = {i: event for event in found if event["event"] == "slow" for i in event["requests"]}
     assert {"users", "retrieve", "filter", "rank", "diversify"} <= set(slow["a-slow-one"]["stages"])

@@ -57,7 +57,7 @@ def exposed(page: str) -> dict[str, tuple[str, set[str]]]:
 
 def scraped(served: Supervisor) -> str:
     """The page that Prometheus reads."""
-    with urllib.request.urlopen(served.address.metrics, timeout=5) as page:
+    with urllib.request.urlopen(served.address.metrics, timeout=60) as page:
         return str(page.read().decode())
 
 
@@ -85,9 +85,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
 def test_what_is_documented_is_what_is_exposed(watched: Supervisor) -> None:
     with Client(watched.address.grpc) as client:
         ask_in_every_way(client)
-    time.sleep(1.5)  # until it is flushed
-    found = exposed(scraped(watched))
-    listed = documented()
+    listed, until = documented(), time.monotonic() + 20
+    while {name: (found := exposed(scraped(watched))).get(name) for name in listed} != listed:
+        if time.monotonic() > until:  # it is handed over once a second
+            break
+        time.sleep(0.2)
     assert {name: found.get(name) for name in listed} == listed
     assert {name for name in found if name.startswith("shortlist_")} <= set(listed)
 
@@ -123,13 +125,13 @@ class Prometheus:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         self._log.close()
 
     def get(self, path: str, **parameters: str) -> Any:
         """The data of one call of its API."""
         asked = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[Any]:
@@ -173,7 +175,11 @@ def test_the_dashboards_variable_finds_the_job(prometheus: Prometheus) -> None:
 
 @pytest.mark.prometheus
 def test_prometheus_takes_every_rule_and_nothing_fires(prometheus: Prometheus) -> None:
-    taken = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    def taken_rules() -> list[dict[str, Any]]:
+        return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    seconds_until(lambda: "unknown" not in {rule["health"] for rule in taken_rules()})  # each is looked at in its turn
+    taken = taken_rules()
     assert len(taken) == len(rules())
     assert {rule["health"] for rule in taken} == {"ok"}
     assert [rule["name"] for rule in taken if rule.get("state") == "firing"] == []
@@ -181,12 +187,12 @@ def test_prometheus_takes_every_rule_and_nothing_fires(prometheus: Prometheus) -
 
 @pytest.mark.prometheus
 def test_what_a_recording_rule_works_out_is_there(prometheus: Prometheus) -> None:
-    assert float(prometheus.query("shortlist:requests:rate5m")[0]["value"][1]) > 0
+    seconds_until(lambda: any(float(s["value"][1]) > 0 for s in prometheus.query("shortlist:requests:rate5m")))
 
 
 def test_a_repair_is_counted(watched: Supervisor) -> None:
     for stub in watched.server.stubs():
         stub.kill()
     with Client(watched.address.grpc, timeout=3) as client:
-        seconds_until(lambda: watched.reloads > 0 and answers(client, 1), 60)
-    assert f'shortlist_repairs_total{{kind="reload"}} {watched.reloads}' in scraped(watched)
+        seconds_until(lambda: watched.reloads > 0 and answers(client, 1), 150)
+    seconds_until(lambda: f'shortlist_repairs_total{{kind="reload"}} {watched.reloads}' in scraped(watched))

@@ -31,20 +31,6 @@ def blobs(bundle: Path) -> dict[bytes, bytes]:
     return segment_blobs(Bundle.open(bundle))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    with EmbeddedStore(tmp_path_factory.mktemp("store")) as running:
-        yield running
-
-
-@pytest.fixture
-def store(server: EmbeddedStore) -> Iterator[ProfileStore]:
-    connection = ProfileStore(server.url)
-    connection.command("FLUSHALL")
-    yield connection
-    connection.close()
-
-
 @pytest.fixture
 def cascade(bundle: Path) -> Cascade:
     return Cascade.load(bundle)

@@ -21,6 +21,7 @@ from shortlist.serving.supervisor import Supervisor
 from shortlist.serving.tensors import INPUTS
 from shortlist.types import Request, Slate
 from tests.serving.bad_requests import BAD_CONTEXTS, BAD_IDS, BAD_PARAMETERS
+from tests.serving.stand_in import seconds_until
 
 Plain = Callable[..., Any]
 
@@ -113,10 +114,13 @@ def test_a_generous_deadline_changes_nothing(client: Client) -> None:
 
 
 def test_a_passed_deadline_is_refused_at_once(client: Client) -> None:
-    started = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"deadline_unix_us = \d+ passed"):
-        client.recommend("user-0", deadline_ms=-1000)
-    assert time.monotonic() - started < 0.5
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        with pytest.raises(DeadlineError, match=r"deadline_unix_us = \d+ passed"):
+            client.recommend("user-0", deadline_ms=-1000)
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 0.5  # a machine may be busy now and then
 
 
 def test_a_plain_tritonclient_works(plain: Plain) -> None:
@@ -248,22 +252,44 @@ def test_a_passed_deadline_is_counted(client: Client, served: Supervisor) -> Non
 
 
 def test_the_canary_is_not_counted(served: Supervisor) -> None:
-    flushed(served)  # the first answer begins the metrics
-    assert counted(served) == counted(served)
+    before = counted(flushed(served))
+    answered = canaries(metrics(served))
+    seconds_until(lambda: canaries(metrics(served)) >= answered + 2)
+    assert counted(flushed(served)) == before
 
 
-def counted(served: Supervisor) -> dict[str, float]:
-    """Our own metrics but for those of the processes, which change by themselves."""
-    processes = ("shortlist_cpu_seconds", "shortlist_resident_memory")
-    return {k: v for k, v in flushed(served).items() if k.startswith("shortlist_") and not k.startswith(processes)}
+def canaries(found: dict[str, float]) -> float:
+    """Requests that the cascade answered: while nobody asks, the supervisor's."""
+    return sum(v for k, v in found.items() if k.startswith("nv_inference_request_success") and '"cascade"' in k)
+
+
+def counted(found: dict[str, float]) -> dict[str, float]:
+    """Our own metrics of answers: not those of the processes, which change by themselves, nor what `flushed` adds."""
+    own = ("shortlist_requests", "shortlist_stage", "shortlist_candidates", "shortlist_cold", "shortlist_answers")
+    return {name: value for name, value in found.items() if name.startswith(own)}
+
+
+def metrics(served: Supervisor) -> dict[str, float]:
+    """The metrics as they are."""
+    with urllib.request.urlopen(served.address.metrics, timeout=60) as page:
+        lines = page.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
 
 def flushed(served: Supervisor) -> dict[str, float]:
-    """The metrics, once everything counted so far has been handed over (and a canary or two has passed)."""
-    time.sleep(1.5)
-    with urllib.request.urlopen(served.address.metrics, timeout=5) as page:
-        lines = page.read().decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+    """The metrics, once everything counted so far has been handed over.
+
+    What an instance hands over becomes visible bit by bit. So two refusals are counted, one after the other: when the
+    second is there, all that was handed over with the first is.
+    """
+    refusals = 'shortlist_errors_total{field="diversity"}'
+    with Client(served.address.grpc, timeout=60) as client:
+        for _ in range(2):
+            before = metrics(served).get(refusals, 0)
+            with pytest.raises(RequestError):
+                client.recommend("user-0", diversity=2.0)
+            seconds_until(lambda before=before: metrics(served).get(refusals, 0) > before)  # type: ignore[misc]
+    return metrics(served)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +316,7 @@ def test_a_malformed_message_is_refused_and_a_good_request_works_after(client: C
     with grpc.insecure_channel(served.address.grpc) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError):
-            call(b"\xff" * 100, timeout=5)
+            call(b"\xff" * 100, timeout=60)
     assert len(client.recommend("user-0")) == 10
 
 

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from shortlist.errors import ServerError, ShortlistError
 from shortlist.serving import versions
 from shortlist.serving.client import Client
-from shortlist.serving.process import free_address
+from shortlist.serving.process import free_address, is_dead
 from shortlist.serving.supervisor import Supervisor
 from shortlist.serving.tensors import CASCADE
 from tests.serving.stand_in import LIMIT, WATCH, answers, seconds_until, stand_in_at
@@ -44,13 +46,27 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
         yield it
 
 
-def newest_stub(supervisor: Supervisor) -> psutil.Process:
-    """Not one that is retiring after an earlier repair."""
-    return max(supervisor.server.stubs(), key=lambda stub: (stub.create_time(), stub.pid))
+@pytest.fixture(scope="module")
+def limit(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds until service has to be back: ten, and more on a machine that starts a server slowly."""
+    started = time.monotonic()
+    with Supervisor(stand_in_at(tmp_path_factory.mktemp("timed")), free_address(), instances=2, watch=WATCH):
+        return max(LIMIT, 5 * (time.monotonic() - started))
+
+
+def instances(supervisor: Supervisor) -> list[psutil.Process]:
+    """The processes that answer; none while they are being replaced. Others may be retiring after an earlier repair."""
+    loaded = supervisor._loaded.get(CASCADE.name)
+    return loaded.stubs if loaded else []
+
+
+def is_whole(supervisor: Supervisor) -> bool:
+    """Whether both instances live."""
+    return [is_dead(stub) for stub in instances(supervisor)] == [False, False]
 
 
 def kill_one_stub(supervisor: Supervisor) -> None:
-    newest_stub(supervisor).kill()
+    instances(supervisor)[0].kill()
 
 
 def kill_all_stubs(supervisor: Supervisor) -> None:
@@ -59,7 +75,7 @@ def kill_all_stubs(supervisor: Supervisor) -> None:
 
 
 def freeze_one_stub(supervisor: Supervisor) -> None:
-    newest_stub(supervisor).suspend()
+    instances(supervisor)[0].suspend()
 
 
 def kill_server(supervisor: Supervisor) -> None:
@@ -87,12 +103,14 @@ def crash_server(supervisor: Supervisor) -> None:
 @pytest.mark.parametrize(
     "harm", [crash_server, kill_one_stub, kill_all_stubs, freeze_one_stub, kill_server, end_server, freeze_server]
 )
-def test_service_is_back_within_ten_seconds(lasting: Supervisor, harm: Callable[[Supervisor], None]) -> None:
+def test_service_is_back_within_ten_seconds(
+    lasting: Supervisor, harm: Callable[[Supervisor], None], limit: float
+) -> None:
     with Client(lasting.address.grpc, timeout=3) as client:
-        assert answers(client)
+        seconds_until(lambda: is_whole(lasting) and answers(client))
         repairs = lasting.reloads + lasting.restarts
         harm(lasting)
-        seconds_until(lambda: lasting.reloads + lasting.restarts > repairs and answers(client))
+        seconds_until(lambda: lasting.reloads + lasting.restarts > repairs and answers(client), limit)
 
 
 def test_a_real_cascade_is_back_within_ten_seconds(repository: Path) -> None:
@@ -101,63 +119,73 @@ def test_a_real_cascade_is_back_within_ten_seconds(repository: Path) -> None:
         Supervisor(repository, free_address(), instances=2) as supervisor,
         Client(supervisor.address.grpc, timeout=3) as client,
     ):
-        limit = max(LIMIT, 2 * (time.monotonic() - started))  # a machine that starts it slowly also repairs it slowly
+        limit = max(LIMIT, 4 * (time.monotonic() - started))  # a machine that starts it slowly also repairs it slowly
+        reloads = supervisor.reloads
         kill_one_stub(supervisor)
-        seconds_until(lambda: supervisor.reloads == 1 and answers(client), limit)
+        seconds_until(lambda: supervisor.reloads > reloads and answers(client), limit)
+        restarts = supervisor.restarts
         kill_server(supervisor)
-        seconds_until(lambda: supervisor.restarts == 1 and answers(client), limit)
+        seconds_until(lambda: supervisor.restarts > restarts and answers(client), limit)
 
 
 def test_living_instances_answer_while_a_dead_one_is_replaced(lasting: Supervisor) -> None:
-    reloads, over = lasting.reloads, threading.Event()
-    answered: list[float] = []
+    over, answered = threading.Event(), list[int]()
 
     def ask() -> None:
         with Client(lasting.address.grpc, timeout=3) as client:
             while not over.is_set():
                 with suppress(ShortlistError):
-                    client.recommend("user-0")
-                    answered.append(time.time())
+                    answered.append(int(client.recommend("who").ids[0]))
 
     threads = [threading.Thread(target=ask) for _ in range(12)]  # the dead one keeps some of them waiting
     for thread in threads:
         thread.start()
-    kill_one_stub(lasting)
-    killed = time.time()
+    seconds_until(lambda: is_whole(lasting) and bool(answered))
+    reloads, (dead, other) = lasting.reloads, instances(lasting)
+    dead.kill()
+    answered.clear()
     with Client(lasting.address.grpc, timeout=3) as client:
         seconds_until(lambda: lasting.reloads > reloads and answers(client, 4))
     over.set()
     for thread in threads:
         thread.join()
-    replaced = newest_stub(lasting).create_time() + 0.2  # no Python process answers earlier
-    assert [moment for moment in answered if killed < moment < replaced]
+    assert other.pid in answered  # it ends when all are replaced
 
 
 def test_a_hung_instance_is_replaced(lasting: Supervisor) -> None:
+    seconds_until(lambda: is_whole(lasting))
     reloads = lasting.reloads
-    with Client(lasting.address.grpc, timeout=0.2) as client:
-        for _ in range(2):  # one for each instance
-            with pytest.raises(ShortlistError):
-                client.recommend("sleep 600")
+
+    def ask(what: str) -> None:
+        with Client(lasting.address.grpc, timeout=60) as client, pytest.raises(ShortlistError):
+            client.recommend(what)
+
+    asked = ("sleep 600 a", "sleep 600 b")  # one for each instance: the second is not of the first one's batch
+    threads = [threading.Thread(target=ask, args=(what,)) for what in asked]
+    for thread, what in zip(threads, asked, strict=True):
+        thread.start()
+        seconds_until(lambda what=what: what in lasting.server.log_tail)  # type: ignore[misc]
     with Client(lasting.address.grpc, timeout=1) as client:
         seconds_until(lambda: lasting.reloads > reloads and answers(client))
-
-
-def test_a_busy_server_is_left_alone(lasting: Supervisor) -> None:
-    repairs = (lasting.reloads, lasting.restarts)
-
-    def work() -> None:
-        with Client(lasting.address.grpc) as client:
-            until = time.monotonic() + 5
-            while time.monotonic() < until:
-                client.recommend("sleep 0.3")
-
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
     for thread in threads:
         thread.join()
-    assert (lasting.reloads, lasting.restarts) == repairs
+
+
+def test_a_busy_server_is_left_alone(stand_in: Path) -> None:
+    def work(grpc: str) -> None:
+        with Client(grpc, timeout=60) as client:
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                client.recommend("sleep 2")
+
+    patient = replace(WATCH, canary_timeout=2.5)  # most canaries wait longer
+    with Supervisor(stand_in, free_address(), instances=2, watch=patient) as busy:
+        threads = [threading.Thread(target=work, args=(busy.address.grpc,)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (busy.reloads, busy.restarts) == (0, 0)
 
 
 def test_it_recovers_in_a_read_only_repository(lasting: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +193,7 @@ def test_it_recovers_in_a_read_only_repository(lasting: Supervisor, monkeypatch:
         raise PermissionError
 
     monkeypatch.setattr(versions.os, "utime", refused)
+    seconds_until(lambda: is_whole(lasting))
     with Client(lasting.address.grpc, timeout=3) as client:
         reloads = lasting.reloads
         kill_one_stub(lasting)
@@ -195,21 +224,22 @@ def test_stopping_is_quick_and_leaves_nothing_behind(running: Supervisor) -> Non
     kill_one_stub(running)
     started = time.monotonic()
     running.stop()
-    assert time.monotonic() - started < 4
-    gone, _ = psutil.wait_procs(processes, timeout=3)
+    assert time.monotonic() - started < 15  # by itself Triton would take 30
+    gone, _ = psutil.wait_procs(processes, timeout=60)
     assert len(gone) == len(processes)
 
 
-def test_requests_in_flight_are_answered_when_it_stops(running: Supervisor) -> None:
+def test_requests_in_flight_are_answered_when_it_stops(running: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome: list[int] = []
+    monkeypatch.setattr(running.server, "stop", partial(running.server.stop, drain=20.0))  # on a busy machine
 
     def ask() -> None:
-        with Client(running.address.grpc) as client:
+        with Client(running.address.grpc, timeout=60) as client:
             outcome.append(len(client.recommend("sleep 0.6")))
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.2)
+    seconds_until(lambda: "sleep 0.6" in running.server.log_tail)
     running.stop()
     asking.join()
     assert outcome == [1]

@@ -113,7 +113,7 @@ def test_a_name_of_the_certificate_may_stand_for_the_address(tls: Supervisor, au
 def test_what_is_killed_comes_back_under_tls(tls: Supervisor, authority: Authority) -> None:
     with Client(tls.address.grpc, timeout=3, tls=Tls(ca=authority.cert)) as client:
         tls.server.kill()
-        seconds_until(lambda: tls.restarts > 0 and answers(client), 30)
+        seconds_until(lambda: tls.restarts > 0 and answers(client))
 
 
 def test_a_client_whom_the_authority_signed_comes_in(mutual: Supervisor, authority: Authority, person: Pair) -> None:
@@ -136,7 +136,7 @@ def test_what_is_killed_comes_back_under_mutual_tls(mutual: Supervisor, authorit
     with Client(mutual.address.grpc, timeout=3, tls=Tls(authority.cert, person.cert, person.key)) as client:
         for stub in mutual.server.stubs():
             stub.kill()
-        seconds_until(lambda: mutual.reloads + mutual.restarts > 0 and answers(client), 30)
+        seconds_until(lambda: mutual.reloads + mutual.restarts > 0 and answers(client))
 
 
 def test_the_supervisor_may_show_the_servers_own_certificate(authority: Authority, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_served_request_leaves_its_spans_at_the_receiver(repository: Path, rec
     ):
         client.recommend("user-0", request_id="untraced")
         client.recommend("user-0", request_id="traced", traceparent=SAMPLED)
-        seconds_until(lambda: len(receiver.received()) >= 6, 20)
+        seconds_until(lambda: len(receiver.received()) >= 6)
     found = receiver.received()
     assert {span.trace_id.hex() for _, span in found} == {TRACE}
     assert {span.name for _, span in found} == {"cascade", "users", "retrieve", "filter", "rank", "diversify"}

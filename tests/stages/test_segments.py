@@ -59,8 +59,8 @@ def test_a_list_that_is_too_short_is_filled_with_what_is_popular(segment_lists: 
 def hurried(cascade: Cascade, request: Request) -> Slate:
     """The answer when there is no time to retrieve."""
     for stage in ("retrieve", "filter", "rank"):
-        cascade.costs.stages[stage].fixed = 10.0
-    (answer,) = cascade.recommend([replace(request, deadline_unix_us=time.time_ns() // 1000 + 1_000_000)])
+        cascade.costs.stages[stage].fixed = 1000.0
+    (answer,) = cascade.recommend([replace(request, deadline_unix_us=time.time_ns() // 1000 + 60_000_000)])
     assert isinstance(answer, Slate), answer
     return answer
 

@@ -35,6 +35,7 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 _SHARED_MEMORY = Path("/dev/shm")
+_LAST_WORDS = 2.0  # seconds in which the log of a server that has ended is read to its end
 # What SIGTERM does not end goes 2 s after the supervisor's end of a pipe is closed: a stub that is loading notices
 # neither that nor the end of its server, which waits for it.
 _GUARD = 'read -r _; sleep 2; kill -s KILL -- "-$0" 2>/dev/null; rm -f "$1"*'
@@ -106,6 +107,7 @@ class TritonServer:
         self._shm_prefix = f"shortlist-{uuid4().hex[:12]}-"
         self._tail: deque[str] = deque(maxlen=200)
         self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -124,7 +126,10 @@ class TritonServer:
                 errors="replace",
                 start_new_session=True,  # Ctrl-C is for us; we stop the server in order
             )
-            threading.Thread(target=self._read_log, args=(self._process,), name="triton-log", daemon=True).start()
+            self._reader = threading.Thread(
+                target=self._read_log, args=(self._process,), name="triton-log", daemon=True
+            )
+            self._reader.start()
             family = [str(self._process.pid), str(_SHARED_MEMORY / self._shm_prefix)]
             self._guard = subprocess.Popen(["sh", "-c", _GUARD, *family], stdin=subprocess.PIPE, start_new_session=True)
 
@@ -147,7 +152,9 @@ class TritonServer:
 
     @property
     def log_tail(self) -> str:
-        """The last lines of the server's log."""
+        """The last lines of the server's log, up to its end where it has ended."""
+        if not self.alive and self._reader:
+            self._reader.join(_LAST_WORDS)
         return "\n".join(self._tail)
 
     def stubs(self, model: str | None = None, version: str | None = None) -> list[psutil.Process]:
@@ -173,6 +180,8 @@ class TritonServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # also stubs that lost their server while they were loading
         self._process.wait()
+        if self._reader:
+            self._reader.join(_LAST_WORDS)  # a thread that writes while the interpreter ends would abort it
         for region in _SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
         if self._guard:

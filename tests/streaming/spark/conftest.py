@@ -34,6 +34,16 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_with_stores() -> Iterator[None]:
+    """A store takes as long as a busy machine lets it."""
+    from shortlist.profiles.store import TTL_S, ProfileStore
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProfileStore.__init__, "__defaults__", (20.0, TTL_S))
+        yield
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     from pyspark.sql import SparkSession
@@ -87,7 +97,7 @@ def _wait(server: str) -> None:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         try:
             AdminClient({"bootstrap.servers": server, "log_level": 0}).list_topics(timeout=1)

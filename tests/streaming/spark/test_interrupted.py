@@ -109,7 +109,7 @@ def test_a_job_that_is_killed_goes_on_where_it_was(
 ) -> None:
     job = job_of(write_topic(broker, RECORDS), store.url, tmp_path / "tables", bundle)
     command = [sys.executable, "-m", "shortlist.streaming.spark", f"kafka://{broker}/{job.topic}", "--once"]
-    command += ["--store", job.store, "--out", job.out, "--bundle", str(bundle), "--tasks", "2", "--batch", "700"]
+    command += ["--profiles", job.store, "--out", job.out, "--bundle", str(bundle), "--tasks", "2", "--batch", "700"]
     settings = "--master local[2] " + " ".join(f"--conf '{name}={value}'" for name, value in SETTINGS.items())
     environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": f"{settings} pyspark-shell"}
     killed = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
