@@ -151,6 +151,22 @@ def test_rolling_without_timestamps_is_refused() -> None:
         make_split(random_log(timestamps=False), "rolling")
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_items_in_another_order_are_the_same_events(protocol: Protocol) -> None:
+    split, order = make_split(random_log(20, 12, 300), protocol), np.random.default_rng(0).permutation(12)
+    other = split.reordered(order)
+    assert [_names(log) for log in _logs(other)] == [_names(log) for log in _logs(split)]
+    assert other.train.item_ids == [split.train.item_ids[row] for row in order]
+
+
+def _logs(split: Split) -> list[InteractionLog]:
+    return [split.train, split.validation.log, split.test.log]
+
+
+def _names(log: InteractionLog) -> list[str]:
+    return [log.item_ids[row] for row in log.rows]
+
+
 def test_a_log_too_small_to_split_is_refused() -> None:
     with pytest.raises(DataError, match="each needs at least one"):
         make_split(random_log(users=1, events=2), "leave-one-out")
@@ -201,6 +217,6 @@ def test_a_sample_is_reproducible_and_in_order() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_million_interactions_split_in_seconds(protocol: Protocol) -> None:
     log = random_log(users=40_000, items=60_000, events=1_000_000)
-    started = time.perf_counter()
+    started = time.process_time()  # what others do on the machine does not count
     make_split(log, protocol).test.histories(0, 512, 200)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

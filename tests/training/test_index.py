@@ -64,7 +64,7 @@ def test_people_that_tuned_nothing_get_their_recall(
     vectors: np.ndarray, people: np.ndarray, clustered: VectorIndex, searched: FaissIndex
 ) -> None:
     exact = np.argsort(-(people[200:] @ vectors.T), axis=1)[:, :DEPTH]
-    found = searched.search(people[200:], proposals(clustered))
+    found = clustered.order[searched.search(people[200:], proposals(clustered))]
     assert np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]) > RECALL_TARGET - 0.02
 
 
@@ -76,9 +76,9 @@ def test_mapped_lists_propose_what_those_in_memory_do(vectors: np.ndarray, peopl
     index = indexes._clustered(vectors, 64, np.random.default_rng(0))
     index.nprobe = 16
     _, expected = index.search(people, DEPTH)
-    arrays = indexes.take_lists(index)
-    mapped = Cpu().index(as_bundle(tmp_path / "b", VectorIndex(index, {}, arrays)), 16)
-    assert np.array_equal(mapped.search(people, DEPTH), expected)
+    arrays, order = indexes.take_lists(index)
+    mapped = Cpu().index(as_bundle(tmp_path / "b", VectorIndex(index, {}, order, arrays)), 16)
+    assert np.array_equal(order[mapped.search(people, DEPTH)], expected)
 
 
 def test_a_batch_proposes_what_each_request_alone_does(people: np.ndarray, searched: FaissIndex) -> None:
@@ -91,9 +91,15 @@ def test_every_vector_is_in_one_list(vectors: np.ndarray, clustered: VectorIndex
     assert clustered.arrays[SIZES].sum() == len(vectors)
 
 
+def test_rows_of_a_cell_follow_each_other_the_longest_first(vectors: np.ndarray, clustered: VectorIndex) -> None:
+    lengths = np.linalg.norm(vectors[clustered.order], axis=1)
+    firsts = np.cumsum(clustered.arrays[SIZES])[:-1]
+    assert all((np.diff(cell) <= 1e-5).all() for cell in np.split(lengths, firsts))
+
+
 def test_lists_of_another_index_are_refused(clustered: VectorIndex, tmp_path: Path) -> None:
     fewer = {**clustered.arrays, SIZES: clustered.arrays[SIZES][:-1]}
-    bundle = as_bundle(tmp_path / "b", VectorIndex(clustered.index, {}, fewer))
+    bundle = as_bundle(tmp_path / "b", VectorIndex(clustered.index, {}, clustered.order, fewer))
     with pytest.raises(BundleError, match=r"index_lists\.npy: holds other lists than index\.faiss asks for"):
         Cpu().index(bundle, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,13 +12,14 @@ from shortlist.cascade import Cascade
 from shortlist.config import Config
 from shortlist.data.synthetic import Sizes, recipe, synthesize
 from shortlist.evaluation.experiment import evaluate_run
-from shortlist.training.run import train
+from shortlist.training.run import load_served_split, train
 from shortlist.types import Request
 
 LIMITS = (
     "models.items.ROWS_FROM",
     "data.features.DENSE_CELLS",
     "training.loop.FULL_SOFTMAX_LIMIT",
+    "training.index.FLAT_UP_TO",
     "training.stages.EXACT_UP_TO",
     "evaluation.fit.FITTED_UP_TO",
     "evaluation.protocols.AUC_UP_TO",
@@ -33,7 +35,9 @@ def test_a_large_catalogue_is_trained_evaluated_and_served(tmp_path: Path, monke
     evaluation = evaluate_run(run, "leave-one-out", sample=300).evaluation
     assert set(evaluation.models) == {"cascade", "cascade (diverse)", "ranker", "filter", "retriever", "popularity"}
     assert evaluation.models["cascade"]["hr@10"] > 2 * evaluation.models["popularity"]["hr@10"]
-    (slate,) = Cascade.load(run / "bundle").recommend([Request(user_id=b"u7")])
+    cascade, (_, features) = Cascade.load(run / "bundle"), load_served_split(run)
+    np.testing.assert_allclose(features.item_features, cascade.catalog.part("features"))
+    (slate,) = cascade.recommend([Request(user_id=b"u7")])
     assert len(slate.item_ids) == 10
 
 

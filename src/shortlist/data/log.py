@@ -121,6 +121,11 @@ class InteractionLog:
         pairs = self.users().astype(np.int64) * self.n_items + self.rows
         return 1.0 - len(np.unique(pairs)) / len(self)
 
+    def reordered(self, order: Int64) -> InteractionLog:
+        """The same log with its items in another order: row i is what was row `order[i]`, [N]."""
+        rows = place_in(order)[self.rows]
+        return replace(self, item_ids=[self.item_ids[row] for row in order.tolist()], rows=rows)
+
     def keep(self, mask: Bool) -> InteractionLog:
         """The log of the events where `mask` [M] is true; users and items keep their indices, users may be empty."""
         kept = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
@@ -133,6 +138,13 @@ class InteractionLog:
             values=self.values[mask],
             context={name: column[mask] for name, column in self.context.items()},
         )
+
+
+def place_in(order: Int64) -> Int32:
+    """Where each row stands in `order` [N], a permutation of them."""
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    return places
 
 
 def _offsets(lengths: NDArray[Any]) -> Int64:

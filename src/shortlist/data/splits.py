@@ -6,7 +6,7 @@ users. A split only names events of one log; it copies no history, so that evalu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +111,11 @@ class Split:
     def deploy_log(self) -> InteractionLog:
         """The full log: what a deployed model knows."""
         return self.test.log
+
+    def reordered(self, order: Int64) -> Split:
+        """The same split with its items in another order: row i is what was row `order[i]`, [N]."""
+        validation, test = (replace(part, log=part.log.reordered(order)) for part in (self.validation, self.test))
+        return replace(self, train=self.train.reordered(order), validation=validation, test=test)
 
 
 def time_of(timestamps: Int64) -> dict[str, Int64]:

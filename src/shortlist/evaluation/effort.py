@@ -27,7 +27,7 @@ from shortlist.evaluation.progress import progress
 from shortlist.evaluation.protocols import batches
 from shortlist.evaluation.students import TOLERATED, TOP
 from shortlist.profiles.replay import user_batch
-from shortlist.training.run import load_split
+from shortlist.training.run import load_served_split
 from shortlist.types import Int32, UserBatch
 
 BATCH = 16
@@ -58,7 +58,7 @@ class Measured:
 
 def effort_curve(run: Path, *, requests: int = 2000, show_progress: bool = False) -> dict[str, Any]:
     """Measure every setting on at most `requests` validation and test examples each; plain numbers, ready for JSON."""
-    split, features = load_split(run)
+    split, features = load_served_split(run)
     cascade = Cascade.load(run / "bundle")
     cascade.warm_up()
     settings = list(settings_of(cascade))

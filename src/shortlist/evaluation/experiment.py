@@ -47,10 +47,10 @@ def evaluate_run(
     With `sample`, at most so many held-out events are predicted; each still ranks the whole catalogue.
     """
     from shortlist.evaluation.subjects import load_parity, load_stage_source, load_subjects
-    from shortlist.training.run import ensure_run, load_split
+    from shortlist.training.run import ensure_run, load_served_split
 
     run = ensure_run(run, protocol)
-    split, features = load_split(run)
+    split, features = load_served_split(run)
     if sample is not None:
         split = replace(split, test=split.test.sample(sample, SAMPLE_SEED))
     subjects = load_subjects(run, features)

@@ -26,7 +26,7 @@ from shortlist.evaluation.metrics import Float64, ndcg, target_ranks
 from shortlist.evaluation.progress import progress
 from shortlist.profiles.online import replay
 from shortlist.profiles.replay import user_batch
-from shortlist.training.run import ensure_run, load_split
+from shortlist.training.run import ensure_run, load_served_split
 from shortlist.types import Bool, Float32, Int32
 
 RATES, NEGATIVES, BOUNDS = (0.01, 0.03, 0.1), (4, 16, 64), (0.1, 0.3, 1.0)
@@ -57,7 +57,7 @@ def online_update(
     A run of another protocol is first trained under the rolling one.
     """
     run = ensure_run(run, "rolling")
-    split, features = load_split(run)
+    split, features = load_served_split(run)
     cascade = Cascade.load(run / "bundle")
     events, is_test = after_training(split)
     stream = Stream.read(cascade, features, events)

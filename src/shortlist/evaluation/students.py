@@ -29,7 +29,7 @@ from shortlist.evaluation.stages import retention
 from shortlist.evaluation.student_variants import SHIPPED, Variant, make_variants
 from shortlist.kernels.timing import interleaved
 from shortlist.profiles.replay import user_batch
-from shortlist.training.run import load_split
+from shortlist.training.run import load_served_split
 from shortlist.types import Candidates, Float32, Int32, UserBatch
 
 TOP = 10
@@ -81,7 +81,7 @@ def compare_students(run: Path, *, rounds: int = 100, show_progress: bool = Fals
     `rounds` are those of the timing. For each cut, `chosen` is the cheapest variant that is good enough on validation;
     all other figures are of the test.
     """
-    split, features = load_split(run)
+    split, features = load_served_split(run)
     cascade = Cascade.load(run / "bundle")
     variants = make_variants(run, show_progress=show_progress)
     validation, test = (Judged.read(cascade, features, part) for part in (split.validation, split.test))

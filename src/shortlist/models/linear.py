@@ -50,6 +50,12 @@ class LinearChannel:
         """The channel with all its weights times `weight`."""
         return LinearChannel(self.indptr, self.indices, self.values * np.float32(weight), self.decay)
 
+    def reordered(self, order: Int64) -> LinearChannel:
+        """The channel of the same items in another order: row i is what was row `order[i]`, [N]."""
+        weights = self.matrix()[order][:, order]
+        weights.sort_indices()
+        return LinearChannel(weights.indptr, weights.indices, weights.data, self.decay)
+
     def matrix(self) -> sparse.csr_matrix:
         """The weights as a SciPy matrix."""
         return sparse.csr_matrix((self.values, self.indices, self.indptr), shape=(self.n_items, self.n_items))

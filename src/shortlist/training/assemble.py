@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,12 @@ from shortlist.training.filter import FilterInput
 from shortlist.training.groups import group_values, item_groups
 from shortlist.training.index import QUERIES, build_index
 from shortlist.training.popularity import PopularityTable, fit_popularity
-from shortlist.types import Float32
+from shortlist.types import Float32, Int64
 
 if TYPE_CHECKING:
     from shortlist.data.features import Content
 
+BY_ITEM = ("table", "diversity_items", "filter_items")  # arrays with a row for each item, as they were learned
 CONTENT_WIDTH = 32  # columns that stand for an item's content when slates are diversified
 SINGULAR_SAMPLE = 50_000  # items whose content gives those columns, where it is sparse
 SCALE_SAMPLE = 500  # validation examples whose scores give the diversifier's constants
@@ -60,12 +61,14 @@ def assemble(
 ) -> Path:
     """Write the bundle at `path`.
 
-    A draft of it comes first, whose stages give the constants of the diversifier, and which with these answers the
-    golden requests.
+    Items stand in the order of the index, which is not that of the data set where they are many. A draft comes first,
+    whose stages give the constants of the diversifier, and which with these answers the golden requests.
     """
-    log, features = split.deploy_log, trained.features
+    vectors, features = trained.retriever.item_vectors(), trained.features
+    index = build_index(vectors, config.cascade.candidates, config.seed, _queries(trained, config, split))
+    split, dataset = split.reordered(index.order), replace(dataset, items=dataset.items[index.order])
+    log = split.deploy_log
     popularity = fit_popularity(split)
-    vectors = trained.retriever.item_vectors()
     table, layout = build_table(
         {
             "retrieval": vectors,
@@ -74,14 +77,18 @@ def assemble(
             "features": features.item_features,
         }
     )
-    arrays: dict[str, NDArray[Any]] = {
+    learned = {
         "table": table,
         **diversity_arrays(vectors, features.item_content, config.seed),
+        **trained.filter_input.arrays(),
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        **learned,
+        **{name: learned[name][index.order] for name in BY_ITEM},
         **_maps_for_new_items(trained, split),
         "popularity_rows": popularity.rows,
         "popularity_shares": popularity.shares,
-        **trained.filter_input.arrays(),
-        **_linear_arrays(trained.retriever),
+        **_linear_arrays(trained.retriever, index.order),
         **_profile_arrays(log, features),
         **IdMap.build(log.item_ids).arrays("item"),
     }
@@ -111,8 +118,6 @@ def assemble(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # beside the bundle: /tmp may be memory
         index_file = Path(folder) / "index.faiss"
-        queries = _queries(trained, config, split)
-        index = build_index(vectors, config.cascade.candidates, config.seed, queries)
         index.write(index_file)
         arrays |= index.arrays
         items_file = Path(folder) / "items.parquet"
@@ -180,10 +185,10 @@ def _maps_for_new_items(trained: Trained, split: Split) -> dict[str, NDArray[Any
     return {RETRIEVAL: retrieval, RANKER: ranker, FEATURES: unseen_statistics(split.train)}
 
 
-def _linear_arrays(retriever: Retriever) -> dict[str, NDArray[Any]]:
+def _linear_arrays(retriever: Retriever, order: Int64) -> dict[str, NDArray[Any]]:
     return {
         f"linear{i}_{name}": np.asarray(getattr(channel, name), dtype)
-        for i, channel in enumerate(retriever.channels)
+        for i, channel in enumerate(channel.reordered(order) for channel in retriever.channels)
         for name, dtype in (("indptr", np.int64), ("indices", np.int32), ("values", np.float32))
     }
 

@@ -24,7 +24,7 @@ from shortlist.models.items import ItemTower, as_content
 from shortlist.models.linear import LinearChannel, directed_ridge, ease
 from shortlist.models.retriever import Blend, Retriever, build_tower
 from shortlist.training.blend import choose_weights
-from shortlist.training.loop import TrainingResult, train_tower
+from shortlist.training.loop import TrainingResult, TrainingSettings, train_tower
 from shortlist.training.neighbours import read_neighbours
 from shortlist.training.objective import SideFeatures
 from shortlist.types import Float32, Int64
@@ -162,17 +162,19 @@ class _Fitting:
             items,
             self.log,
             self.validation,
+            TrainingSettings(
+                window=settings.history,
+                epochs=settings.epochs,
+                patience=settings.patience,
+                batch_tokens=settings.batch_tokens,
+                learning_rate=settings.learning_rate or start.learning_rate,
+                weight_decay=settings.weight_decay,
+                mask_seen=self.mask_seen,
+                negatives=settings.negatives,
+                ema_every=start.ema_every,
+                seed=self.seed + i,
+            ),
             side=self.side,
-            window=settings.history,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            batch_tokens=settings.batch_tokens,
-            learning_rate=settings.learning_rate or start.learning_rate,
-            weight_decay=settings.weight_decay,
-            mask_seen=self.mask_seen,
-            negatives=settings.negatives,
-            ema_every=start.ema_every,
-            seed=self.seed + i,
             checkpoint_dir=self.folder and self.folder / f"tower{i}",
             show_progress=self.show_progress,
             title=f"{settings.family} tower",

@@ -16,11 +16,13 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 from rich.console import Console
 
 from shortlist.bundle import Bundle
@@ -30,6 +32,7 @@ from shortlist.data.features import Features, fit_features
 from shortlist.data.splits import Split, make_split
 from shortlist.errors import BundleError, ConfigError, ShortlistError
 from shortlist.training.neighbours import fingerprint
+from shortlist.types import Int64
 
 _console = Console(stderr=True)
 
@@ -86,10 +89,27 @@ def load_config(run: Path) -> Config:
 
 
 def load_split(run: Path) -> tuple[Split, Features]:
-    """The run's split and features, made again from its own data set."""
+    """The run's split and features, made again from its own data set: items as its models know them."""
     dataset = Dataset.load(run / "dataset")
     split = split_of(load_config(run), dataset)
     return split, fit_features(dataset, split)
+
+
+def order_in_bundle(run: Path) -> Int64:
+    """The item, as the models of a run know it, that each row of its bundle stands for: [N].
+
+    Raises BundleError where the run has no bundle.
+    """
+    ids = pl.read_parquet(run / "dataset" / "items.parquet", columns=["item_id"]).with_row_index("row")
+    served = pl.read_parquet(Bundle.open(run / "bundle").file("items.parquet"), columns=["item_id"])
+    return served.join(ids, on="item_id", how="left", maintain_order="left")["row"].to_numpy().astype(np.int64)
+
+
+def load_served_split(run: Path) -> tuple[Split, Features]:
+    """The same split and features, with items as the run's bundle numbers them."""
+    (split, features), order = load_split(run), order_in_bundle(run)
+    content, known = features.item_content[order], features.item_features[order]
+    return split.reordered(order), replace(features, item_content=content, item_features=known)
 
 
 def split_of(config: Config, dataset: Dataset) -> Split:

@@ -1,5 +1,6 @@
 """A grown bundle is served like any other, and its catalogue and people are shaped like life."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shortlist.cascade import Cascade
 from shortlist.errors import ConfigError
 from shortlist.serving.benchmark.grow import NEIGHBOURS, grow
 from shortlist.stages.retrieve import EXACT_UP_TO
+from shortlist.training import index
 from shortlist.types import Request, Slate
 from tests.factories import make_bundle
 
@@ -22,6 +24,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(
         tmp_path_factory.mktemp("trained") / "bundle", items=400, users=60, group_by="creator", max_per_group=2
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _many_items() -> Iterator[None]:
+    """The way of large catalogues: items in the order of the index's cells."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "FLAT_UP_TO", 1000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,29 @@ def test_the_filter_and_the_diversifier_know_the_same_vectors(grown: Bundle) -> 
     assert np.allclose(grown.array("filter_items")[:, :16], vectors, atol=2e-3)
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert np.allclose(grown.array("diversity_items"), units, atol=2e-3)
+
+
+def test_rows_near_each_other_are_alike(grown: Bundle) -> None:
+    vectors = grown.array("table")[:, :16]
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = (units[1:] * units[:-1]).sum(axis=1).mean()
+    assert cosine > 5 * abs((units * np.random.default_rng(0).permutation(units)).sum(axis=1).mean())
+
+
+def test_the_index_proposes_the_rows_that_score_best(grown: Bundle) -> None:
+    retrieve = Cascade(grown).retrieve
+    person = retrieve.vectors[:1000].mean(axis=0, keepdims=True)
+    best = np.argsort(-(retrieve.vectors @ person[0]))[:20]
+    assert np.isin(best, retrieve.index.search(person, 100)).mean() > 0.8
+
+
+def test_items_of_a_history_are_alike(grown: Bundle) -> None:
+    vectors, offsets = grown.array("table")[:, :16], grown.array("profile_offsets")
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    of_people = [units[grown.array("profile_rows")[a:b]] for a, b in pairwise(offsets[:300]) if b - a > 5]
+    within = np.mean([np.linalg.norm(rows.mean(axis=0)) for rows in of_people])
+    strangers = [np.random.default_rng(n).choice(units, len(rows)) for n, rows in enumerate(of_people)]
+    assert within > 1.2 * np.mean([np.linalg.norm(rows.mean(axis=0)) for rows in strangers])
 
 
 def test_few_items_have_most_events(grown: Bundle) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shortlist.bundle import Bundle, bundle_folder
 from shortlist.catalog import IdMap
 from shortlist.data.encoders import FeatureEncoders
+from shortlist.data.log import place_in
 from shortlist.errors import ConfigError
 from shortlist.serving.benchmark.people import Histories, draw_histories
 from shortlist.types import Float32, Int32, Int64
@@ -31,6 +32,7 @@ CREATIONS = 20  # copies of an item that share its group
 LISTED = 2000  # items of a popularity list
 QUERIES = 500  # people whose vectors tune the index
 CHUNK = 1 << 18  # items in memory at a time
+VECTORS = ("table", "filter_items", "diversity_items")  # arrays with a row for each item
 KEPT = ("filter_columns.npy", "profile_unknown.npy", "features.json", "filter.json", "layout.json", "popularity.json",
         "scales.json", "user.onnx", "filter.onnx", "ranker.onnx")  # fmt: skip
 
@@ -51,6 +53,10 @@ class Copies:
         origins = rng.permutation(np.concatenate([np.arange(trained), more]).astype(np.int32))
         starts = np.concatenate([[0], np.cumsum(np.bincount(origins, minlength=trained))])
         return cls(origins, np.argsort(origins, kind="stable").astype(np.int32), starts)
+
+    def reordered(self, order: Int64) -> Copies:
+        """The same copies, of which row i is what was row `order[i]`, [N]."""
+        return Copies(self.origins[order], place_in(order)[self.members], self.starts)
 
     def popular(self, origins: Int32, rng: np.random.Generator) -> Int32:
         """A copy of each of `origins`, drawn by popularity: of m copies the j-th as likely as about 1 / j (Zipf)."""
@@ -85,17 +91,20 @@ def grow(bundle_path: Path, out: Path, items: int, users: int, seed: int = 0) ->
     with bundle_folder(out, metadata) as folder:
         for name in KEPT:
             shutil.copyfile(source.file(name), folder / name)
-        _write_item_ids(source, folder, copies)
-        _write_groups(source, folder, copies)
         table = _write_vectors(source, folder, copies, rng)
-        for channel in range(len(source.document("retrieve")["linear_decays"])):
-            _write_channel(source, folder, f"linear{channel}", copies, rng)
-        histories = _write_people(source, folder, copies, users, rng)
-        _write_popularity(source, folder, np.bincount(histories.rows, minlength=items), rng)
+        histories = _draw_people(source, copies, users, rng)
         start, stop = source.document("layout")["retrieval"]
         depth = source.metadata["cascade"]["candidates"]
         queries = _user_vectors(source, table, histories, rng)
         index = build_index(table[:, start:stop], depth, seed, queries)
+        _reorder_vectors(folder, index.order)
+        copies, histories = copies.reordered(index.order), histories.reordered(index.order)
+        _write_item_ids(source, folder, copies)
+        _write_groups(source, folder, copies)
+        for channel in range(len(source.document("retrieve")["linear_decays"])):
+            _write_channel(source, folder, f"linear{channel}", copies, rng)
+        _write_people(source, folder, histories)
+        _write_popularity(source, folder, np.bincount(histories.rows, minlength=items), rng)
         index.write(folder / "index.faiss")
         for name, array in index.arrays.items():
             np.save(folder / f"{name}.npy", array)
@@ -138,8 +147,7 @@ def _write_groups(source: Bundle, folder: Path, copies: Copies) -> None:
 
 def _write_vectors(source: Bundle, folder: Path, copies: Copies, rng: np.random.Generator) -> Float32:
     """Table, filter's and diversifier's rows of the copies. Returns the table, memory-mapped."""
-    names = ("table", "filter_items", "diversity_items")
-    trained = {name: source.array(name) for name in names}
+    trained = {name: source.array(name) for name in VECTORS}
     grown = {
         name: _new_array(folder, name, (len(copies.origins), *a.shape[1:]), a.dtype) for name, a in trained.items()
     }
@@ -165,6 +173,16 @@ def _write_vectors(source: Bundle, folder: Path, copies: Copies, rng: np.random.
         for name, array in rows.items():
             grown[name][chunk] = array
     return grown["table"]
+
+
+def _reorder_vectors(folder: Path, order: Int64) -> None:
+    """Put the same rows into the order of the index: row i is what was row `order[i]`."""
+    for name in VECTORS:
+        drawn = np.load(folder / f"{name}.npy", mmap_mode="r")
+        (folder / f"{name}.npy").unlink()  # what is mapped stays until nobody reads it
+        ordered = _new_array(folder, name, drawn.shape, drawn.dtype)
+        for start in range(0, len(order), CHUNK):
+            ordered[start : start + CHUNK] = drawn[order[start : start + CHUNK]]
 
 
 @dataclass(frozen=True)
@@ -214,17 +232,19 @@ def _strongest(indptr: Int64, indices: Int32, values: Float32) -> tuple[Int32, F
     return near, weights, np.minimum(counts, NEIGHBOURS)
 
 
-def _write_people(source: Bundle, folder: Path, copies: Copies, users: int, rng: np.random.Generator) -> Histories:
+def _draw_people(source: Bundle, copies: Copies, users: int, rng: np.random.Generator) -> Histories:
     offsets, rows = source.array("profile_offsets"), source.array("profile_rows")
     if not len(rows):
         raise ConfigError(f"BUNDLE = {source.path}: has no histories to model people on; train one on a log of events")
-    histories = draw_histories(offsets, rows, users, copies.popular, len(copies.origins), rng)
-    _write_ids(folder, "user", users, ("user-", "u", "member/of/the/catalogue/"))
+    return draw_histories(offsets, rows, users, copies.popular, len(copies.origins), rng)
+
+
+def _write_people(source: Bundle, folder: Path, histories: Histories) -> None:
+    _write_ids(folder, "user", len(histories.models), ("user-", "u", "member/of/the/catalogue/"))
     np.save(folder / "profile_offsets.npy", histories.offsets)
     np.save(folder / "profile_rows.npy", histories.rows)
     features = source.array("profile_features")
     np.save(folder / "profile_features.npy", features[histories.models] if len(features) else features)
-    return histories
 
 
 def _write_popularity(source: Bundle, folder: Path, counts: Int64, rng: np.random.Generator) -> None:

@@ -7,10 +7,11 @@ come from few clusters. What an item's copies are is `grow`'s.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from shortlist.data.log import place_in
 from shortlist.types import Int32, Int64
 
 MEDIAN, SIGMA, LONGEST = 30, 1.2, 2000  # of the log-normal lengths: one person in a hundred has more than 500 events
@@ -25,6 +26,10 @@ class Histories:
     offsets: Int64  # [U + 1]
     rows: Int32  # [M] oldest first
     models: Int64  # [U] trained people
+
+    def reordered(self, order: Int64) -> Histories:
+        """The same with items in another order: row i is what was row `order[i]`, [N]."""
+        return replace(self, rows=place_in(order)[self.rows])
 
 
 def draw_histories(
