@@ -1,5 +1,6 @@
 """Ids map to rows and back; the table lays its parts side by side."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortlist.bundle import Bundle, write_bundle
-from shortlist.catalog import Catalog, IdMap, build_table
+from shortlist.catalog import Catalog, GrowingIds, IdMap, build_table
 
 
 @given(st.lists(st.text(min_size=0, max_size=12), unique=True, max_size=60), st.text(max_size=12))
@@ -30,6 +31,17 @@ def test_ids_survive_a_bundle(tmp_path: Path) -> None:
 def test_a_repeated_id_is_refused() -> None:
     with pytest.raises(ValueError, match="'b' stands twice"):
         IdMap.build(["a", "b", "c", "b"])
+
+
+def test_an_item_that_changes_often_is_known_by_all_its_rows_in_little_memory() -> None:
+    ids = GrowingIds(IdMap.build(["known"]))
+    tracemalloc.start()
+    for row in range(64, 3064):
+        ids.add(b"new", row)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set(ids.all_rows(ids.rows([b"known", b"new"])).tolist()) == {0, *range(64, 3064)}
+    assert taken < 2**20
 
 
 def test_parts_that_are_the_same_array_share_columns() -> None:

@@ -85,7 +85,7 @@ class GrowingIds:
     known: IdMap
     new_rows: dict[bytes, int] = field(default_factory=dict)
     new_ids: dict[int, bytes] = field(default_factory=dict)
-    before: dict[int, Int32] = field(default_factory=dict)  # by row of an item that had others, those
+    before: dict[int, list[int]] = field(default_factory=dict)  # by row of an item that had others: one list for all
 
     def __len__(self) -> int:
         return len(self.known)
@@ -94,7 +94,8 @@ class GrowingIds:
         """From now on, `item_id` is `row`; rows that it had before keep its name."""
         self.new_ids[row] = item_id
         if (last := self.new_rows.get(item_id)) is not None:
-            self.before[row] = np.append(self.before.get(last, ()), last).astype(np.int32)
+            self.before[row] = self.before.get(last, [])
+            self.before[row].append(last)
         self.new_rows[item_id] = row  # at last: who sees it sees the rest
 
     def rows(self, ids: Sequence[bytes]) -> Int32:
@@ -109,7 +110,8 @@ class GrowingIds:
         """`rows`, and those that the same items had before, one of which may still be on offer."""
         if not self.before:
             return rows
-        return np.concatenate([rows, *(self.before[row] for row in rows.tolist() if row in self.before)])
+        others = (self.before[row] for row in rows.tolist() if row in self.before)
+        return np.concatenate([rows, *(np.array(own, np.int32) for own in others)])
 
     def id(self, row: int) -> bytes:
         """The caller's id of `row`."""

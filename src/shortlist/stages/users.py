@@ -62,7 +62,7 @@ class Users:
 
     def look_up(self, requests: Sequence[Request]) -> UserBatch:
         """The user side of B valid requests as far as no tower is needed: `vectors` is empty."""
-        eligible = self.eligibility.of(requests)  # before any id is read: its rows are ones that ids have, or had
+        eligible = self.eligibility.of(requests)  # read before any id, so that no id is older than the offer
         profiles = self.profiles.find([r.user_id for r in requests])
         told, never = self._told(requests)
         known = [
