@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from shortlist.errors import DataError
 from shortlist.events import items
-from shortlist.events.items import ItemChange, ItemStore, MissedError
+from shortlist.events.items import ADDED, ItemChange, ItemStore, MissedError
 from shortlist.profiles.embedded import EmbeddedStore
 from shortlist.profiles.store import ProfileStore, StoreError
 
@@ -164,3 +167,33 @@ def test_a_store_that_is_not_there_is_named_without_its_password() -> None:
         ItemStore("valkey://user:secret@127.0.0.1:1/0", 0.5).state()
     assert "127.0.0.1:1/0" in str(told.value)
     assert "secret" not in str(told.value)
+
+
+def test_a_state_of_which_a_part_is_another_servers_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = [EmbeddedStore(tmp_path)]
+    store = ItemStore(servers[0].url)
+    store.remove(f"item-{n}".encode() for n in range(5000))
+    command, pages = store._store.command, list[Any]()
+
+    def restarted_in_between(*words: Any) -> Any:
+        if words[0] == "SSCAN":
+            pages.append(words)
+            if len(pages) == 2:
+                servers[0].kill()
+                servers.append(EmbeddedStore(tmp_path))
+        return command(*words)
+
+    monkeypatch.setattr(store._store, "command", restarted_in_between)
+    try:
+        with pytest.raises(StoreError, match="begun anew while it was read"):
+            store.state()
+        assert len(store.state()[1].removed) == 5000
+    finally:
+        servers[-1].stop()
+
+
+def test_an_item_without_an_id_is_passed_over(server: EmbeddedStore, raw: ProfileStore) -> None:
+    told: list[tuple[bytes, str]] = []
+    raw.command("HSET", ADDED, b"", "{}", b"new", "{}")
+    _, state = ItemStore(server.url, on_broken=lambda item_id, why: told.append((item_id, why))).state()
+    assert (state.added, told) == ({b"new": {}}, [(b"", f"{ADDED}, item b'': an id is allowed that is not empty")])

@@ -118,6 +118,7 @@ def test_a_consumer_that_starts_again_goes_on_counting(store: ProfileStore) -> N
                 (b'["1", "1"]', b"[]"),
                 (b"[1, 1]", b'[["a", 1]]'),
                 (b"[1, 1]", b"[[3, 1, 1]]"),
+                (b"[1, 1]", b'[["", "x", "y"]]'),
             )
         ),
     ],

@@ -103,6 +103,10 @@ def test_while_the_server_is_away_the_own_slate_is_filled_up_with_popular_items(
     assert (answer["status"], [item["id"] for item in answer["items"]]) == ("fallback", ["item-1", "item-9"])
 
 
+def test_while_the_server_is_away_the_own_slate_keeps_its_order_whatever_is_popular(standby: httpx.Client) -> None:
+    assert slate(standby, user_id="mia", k=3) == ["item-1", "item-2", "item-9"]
+
+
 def test_while_the_server_is_away_strangers_get_what_is_popular(standby: httpx.Client) -> None:
     assert slate(standby, user_id="stranger", k=1) == ["item-9"]
 

@@ -15,6 +15,7 @@ from shortlist.profiles import PROFILES_URL
 from shortlist.profiles.embedded import EmbeddedStore
 from shortlist.profiles.store import ProfileStore
 from shortlist.serving.client import Client
+from shortlist.serving.logs import Lines
 from shortlist.serving.offer import ItemFollower
 from shortlist.serving.process import free_address, is_dead
 from shortlist.serving.repository import build_repository
@@ -33,11 +34,19 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
 
 
 @pytest.fixture(scope="module")
-def served(store: EmbeddedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+def log() -> list[str]:
+    """What `served` shows of its log."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def served(store: EmbeddedStore, log: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
     folder = tmp_path_factory.mktemp("offered")
     build_repository(make_bundle(folder / "bundle", contents=CONTENTS), folder / "repository")
     environment = {PROFILES_URL: store.url}
-    with Supervisor(folder / "repository", free_address(), instances=1, environment=environment) as supervisor:
+    with Supervisor(
+        folder / "repository", free_address(), instances=1, environment=environment, on_log=Lines(log.append).server
+    ) as supervisor:
         yield supervisor
 
 
@@ -107,6 +116,12 @@ def test_the_metrics_say_how_many_items_are_removed(items: ItemStore, served: Su
         return 3 in [float(line.split()[-1]) for line in lines if line.startswith("shortlist_items_removed{")]
 
     _until(told)
+
+
+def test_the_servers_log_says_what_nobody_can_read(store: EmbeddedStore, served: Supervisor, log: list[str]) -> None:
+    raw = ProfileStore(store.url)
+    raw.command("XADD", STREAM, "*", "n", raw.command("INCR", COUNT), "kind", "add", "id", "bad", "item", "{")
+    _until(lambda: any("passed over" in line and "'bad'" in line for line in log))
 
 
 def _answers(client: Client) -> bool:
@@ -183,3 +198,27 @@ def test_what_nobody_can_read_is_told_once_counted_and_passed_over(tmp_path: Pat
         follower.stop()
     assert follower.broken >= 3
     assert ["'bad'" in line for line in said if "passed over" in line] == [True]
+
+
+class Failing(Told):
+    """Stands for an instance that can take in nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    def replace(self, removed: object, added: object) -> None:
+        self.tries += 1
+        raise ValueError("no room")
+
+
+def test_a_failure_that_nobody_foresaw_is_tried_again_and_told_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    with EmbeddedStore(tmp_path / "own") as own:
+        failing = Failing()
+        follower = ItemFollower(own.url, failing, said.append)
+        follower.start()
+        _until(lambda: failing.tries >= 4)
+        follower.stop()
+    told = [line for line in said if "no room" in line]
+    assert 1 <= len(told) <= 2  # the first try has another trace: it is made as the follower starts

@@ -133,10 +133,16 @@ class ItemStore:
         return done
 
     def state(self) -> tuple[Place, ItemState]:
-        """Everything as it is now, and the place in the stream from which to follow."""
+        """Everything as it is now, and the place in the stream from which to follow.
+
+        Raises StoreError where the store began anew meanwhile: cursors of the one before skip items of this one.
+        """
         place = self._last()  # first: a change in between is told twice, which does no harm
+        openings = self._store.openings
         removed = frozenset(self._scan("SSCAN", REMOVED))
         pairs = list(self._scan("HSCAN", ADDED))
+        if self._store.openings != openings:
+            raise StoreError(f"store {self._store.address}: has begun anew while it was read")
         read = {i: self._attributes(ADDED, i, item) for i, item in zip(pairs[::2], pairs[1::2], strict=True)}
         return place, ItemState(removed, {i: attributes for i, attributes in read.items() if attributes is not None})
 
@@ -204,8 +210,9 @@ class ItemStore:
             why = "" if isinstance(found, dict) else f"it is a {type(found).__name__}"
         except (ValueError, RecursionError) as error:
             why = str(error)
-        if why:
-            self._on_broken(item_id, f"{where}, item {item_id[:80]!r}: a JSON object is allowed ({why})")
+        if why or not item_id:
+            allowed = f"a JSON object is allowed ({why})" if why else "an id is allowed that is not empty"
+            self._on_broken(item_id, f"{where}, item {item_id[:80]!r}: {allowed}")
             return None
         return dict(found)
 

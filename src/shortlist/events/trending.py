@@ -104,12 +104,14 @@ def readable(documents: Iterable[bytes]) -> list[dict[str, Any]]:
     for document in documents:
         with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
             read = json.loads(document)
-            counts = [read["totals"], *(own for item_id, *own in read["items"] if item_id.encode())]
+            counts = [read["totals"], *(own for _, *own in read["items"])]
+            named = all(item_id.encode() for item_id, *_ in read["items"])
             finite = [math.isfinite(number) for number in (read["offset"], read["at_ms"], *chain(*counts))]
             if (
                 tuple(read["half_lives_s"]) == HALF_LIVES_S
                 and {*map(len, counts)} == {len(HALF_LIVES_S)}
                 and all(finite)
+                and named
             ):
                 found.append(read)
     return found

@@ -35,8 +35,9 @@ class Standby:
         """Up to k items and scores, best first; none where the store has none, or is away as well."""
         try:
             own = list(_of_blob(await self._store.get(SLATE + user.encode()))) if user else []
-            found = {item: score for item, score in reversed([*own, *await self._trending()]) if item not in exclude}
-            ids = list(reversed(found))[:CONSIDERED]
+            scored = [(item, score) for item, score in (*own, *await self._trending()) if item not in exclude]
+            found = dict(reversed(scored))  # what is in both has its own score, and its own place
+            ids = list(dict.fromkeys(item for item, _ in scored))[:CONSIDERED]
             gone = await self._store.smismember(REMOVED, ids) if ids else []
         except (ValkeyError, OSError):
             self._metrics.count(STORE_LOST)

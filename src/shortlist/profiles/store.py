@@ -47,6 +47,7 @@ class ProfileStore:
     def __init__(self, url: str, timeout_s: float = 1.0, ttl_s: int = TTL_S) -> None:
         """Wait `timeout_s` for an answer. Raises ConfigError where `url` is none of these."""
         self.address = url.rpartition("@")[2].partition("?")[0]  # without the password
+        self.openings = 0  # of the connection: one more, and what answers may be another server
         self._connection = connection_to(url, timeout_s)
         self._ttl_s = ttl_s
         self._is_open = False
@@ -95,6 +96,7 @@ class ProfileStore:
         except (ValkeyError, OSError) as error:
             self._disconnect()
             raise StoreError(f"store {self.address}: {error or type(error).__name__}; is it running?") from error
+        self.openings += not self._is_open
         self._is_open = True
         return answer
 

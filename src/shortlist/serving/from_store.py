@@ -6,7 +6,7 @@ in the instance's Meter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from shortlist.cascade import Cascade
@@ -39,12 +39,16 @@ class FromStore:
         recommend: Recommend,
         meter: Meter,
         environment: Mapping[str, str],
+        say: Callable[[str], object],
     ) -> None:
-        """Before `recommend`, which is the cascade's or a cache's. Raises ConfigError for an impossible URL."""
+        """Before `recommend`, which is the cascade's or a cache's. `say` is told, in a line, what ails the offer.
+
+        Raises ConfigError for an impossible URL.
+        """
         self._url, self._cascade, self._meter = url, cascade, meter
         self._following: list[ItemFollower | SegmentWatch] = []
         if cascade.assortment:
-            items = ItemFollower(url, cascade.assortment)
+            items = ItemFollower(url, cascade.assortment, say)
             meter.follow(ITEMS_BROKEN, lambda: items.broken)
             self._follow(items)
         live = LiveProfiles(

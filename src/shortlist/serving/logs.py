@@ -1,8 +1,9 @@
 """What happens, as lines: an instance says which requests failed or were slow, and `shortlist serve` writes all logs.
 
 Instances write an event as one JSON object a line to their standard error, which Triton hands on to the supervisor.
-There `Lines` makes either JSON or text of it, of Triton's own log and of the supervisor's words. Neither ids of people
-or items nor any other value of a request is ever written, only its id and the field that was wrong.
+There `Lines` makes either JSON or text of it, of Triton's own log and of the supervisor's words. What is no event is
+left out as Triton's chatter. Neither ids of people or items nor any other value of a request is ever written, only its
+id and the field that was wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Fields = Mapping[str, Any]
 
 
 class RequestLog:
-    """Failed and slow requests of one instance; no more than a few a second, and how many were left out."""
+    """What one instance says: failed and slow requests, and what ails the offer; a few a second, and how many more."""
 
     def __init__(self, process: str, slow_seconds: float = math.inf, write: Callable[[str], object] | None = None):
         """`process` names the instance. `write` takes a line."""
@@ -56,6 +57,10 @@ class RequestLog:
         ids = [_short(i) for i in request_ids]
         of = {stage: _ms(taken) for stage, taken in stages.items()}
         self._event("slow", "warning", requests=ids, ms=_ms(seconds), stages=of)
+
+    def offer(self, message: str) -> None:
+        """Something is wrong with what is on offer, or with the store that says it."""
+        self._event("offer", "warning", message=message)
 
     def _event(self, event: str, level: str, **fields: Any) -> None:
         now = time.time()

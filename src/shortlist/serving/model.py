@@ -128,7 +128,7 @@ class CascadeModel:
             return None
         from shortlist.serving.from_store import FromStore
 
-        store = FromStore(url, self.cascade, self.recommend, self.meter, os.environ)
+        store = FromStore(url, self.cascade, self.recommend, self.meter, os.environ, self.log.offer)
         self.recommend = store.recommend
         return store
 

@@ -10,7 +10,6 @@ stream is `shortlist.events.items`', what an instance makes of it `shortlist.sta
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 import traceback
@@ -29,9 +28,7 @@ PATIENCE = 2.0  # seconds for an answer
 class ItemFollower:
     """Keeps an assortment as the store says. Between `start` and `stop` nobody else may change it."""
 
-    def __init__(
-        self, url: str, assortment: Assortment, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
-    ) -> None:
+    def __init__(self, url: str, assortment: Assortment, say: Callable[[str], object]) -> None:
         """`say` is told, in a line, of what goes wrong. Raises ConfigError for an impossible URL."""
         self.broken = 0  # entries that were passed over, each as often as it was read
         self._store = ItemStore(url, PATIENCE, self._pass_over)
@@ -40,6 +37,7 @@ class ItemFollower:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shortlist-items", daemon=True)
         self._refused: dict[bytes, str] = {}
+        self._failure = ""
         self._place: Place | None = None  # None: the state has to be read
         self._trends_read = -math.inf
 
@@ -81,7 +79,7 @@ class ItemFollower:
             self._place = None
             return False
         except Exception:  # noqa: BLE001 - whatever one change does, the next must still come
-            traceback.print_exc()
+            self._fail(traceback.format_exc())
             self._place = None
             return False
         return True
@@ -106,6 +104,12 @@ class ItemFollower:
             self._told.clear()
         self._told.add(item_id)
         self._say(f"an entry of what is on offer is passed over: {why}")
+
+    def _fail(self, trace: str) -> None:
+        """Tell of a failure that nobody foresaw, unless it is the last one again."""
+        if trace != self._failure:
+            self._say(f"items stay on offer as they are: {trace}")
+        self._failure = trace
 
     def _look_at_trends(self) -> None:
         if self._assortment.trending is None or time.monotonic() < self._trends_read + TRENDS_EVERY:
