@@ -239,3 +239,25 @@ def test_a_taken_gateway_port_is_refused_before_anything_starts(
         failed = CliRunner().invoke(APP, [str(repository), *options]).exception
     assert isinstance(failed, ServerError)
     assert str(failed).startswith("--gateway-port")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--grpc-port", "--gateway-port"),
+        ("--grpc-port", "--consumer-metrics-port"),
+        ("--metrics-port", "--consumer-metrics-port"),
+        ("--gateway-port", "--consumer-metrics-port"),
+    ],
+)
+def test_a_port_that_is_named_twice_is_refused_before_anything_starts(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str
+) -> None:
+    monkeypatch.setattr("shortlist.serving.realtime.Realtime.start", lambda _: pytest.fail("something starts"))
+    names = ("--grpc-port", "--metrics-port", "--gateway-port", "--consumer-metrics-port")
+    ports = {name: free_port() for name in names}
+    ports[other] = ports[one]
+    said = [word for name, port in ports.items() for word in (name, str(port))]
+    failed = CliRunner().invoke(APP, [str(repository), "--realtime", str(tmp_path / "rt"), *said]).exception
+    assert isinstance(failed, ServerError)
+    assert str(failed) == f"{other} = {ports[other]}: is {one} already; choose another"

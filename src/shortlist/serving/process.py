@@ -62,15 +62,22 @@ class Address:
 
     def check(self) -> None:
         """Raise ServerError when a port is taken or named twice, or the host is not of this machine."""
-        named = {"--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port, "--http-port": self.http_port}
+        self.check_distinct({})
+        for option, port in self._named().items():
+            _check_free(self.host, port, option)
+
+    def check_distinct(self, others: Mapping[str, int]) -> None:
+        """Raise ServerError when an option names the port of another, `others` among them."""
         owners: dict[int, str] = {}
-        for option, port in named.items():
-            if port is None:
-                continue
+        for option, port in {**self._named(), **others}.items():
             if owner := owners.get(port):
                 raise ServerError(f"{option} = {port}: is {owner} already; choose another")
             owners[port] = option
-            _check_free(self.host, port, option)
+
+    def _named(self) -> dict[str, int]:
+        """The ports by the options that name them."""
+        http = {} if self.http_port is None else {"--http-port": self.http_port}
+        return {"--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port, **http}
 
 
 def free_address(host: str = "127.0.0.1", http: bool = False) -> Address:

@@ -135,8 +135,10 @@ def _realtime(options: Options, tell: Callable[[str], object]) -> Realtime:
 
     assert options.realtime is not None
     check_repository(options.repository, [CASCADE.name])
-    check_port(options.gateway_port)  # before Triton starts, which takes seconds
-    check_port(options.consumer_metrics_port, "--consumer-metrics-port")
+    ports = {"--gateway-port": options.gateway_port, "--consumer-metrics-port": options.consumer_metrics_port}
+    options.address.check_distinct(ports)
+    for option, port in ports.items():  # before Triton starts, which takes seconds
+        check_port(port, option)
     bundle = partial(bundle_now, options.repository)
     return Realtime(options.realtime, bundle, tell, options.consumer_metrics_port)
 
