@@ -46,7 +46,7 @@ def _listed(run: Run) -> dict[str, Any]:
 def test_items_are_removed_and_restored(run: Run, tmp_path: Path) -> None:
     (tmp_path / "ids").write_text("item-2\nitem-3\n\n")
     assert run("remove", "item-1", "item-2").startswith("2 of 2 items removed")
-    assert run("remove", "--file", tmp_path / "ids").startswith("1 of 2 items removed")
+    assert run("remove", "--file", tmp_path / "ids") == "1 of 2 items removed; the others were removed already"
     assert run("restore", "item-1").startswith("1 of 1 items restored")
     assert _listed(run) == {"removed": ["item-2", "item-3"], "added": {}}
 

@@ -41,6 +41,14 @@ def test_a_column_that_a_part_of_json_lines_lacks_is_missing(tmp_path: Path) -> 
     ]
 
 
+def test_a_column_that_only_later_json_lines_name_is_there_from_the_first(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a": 4, "b": "x"}\n')
+    found = list(read_parts(tmp_path / "a.jsonl"))
+    assert len(found) > 1
+    assert pl.concat(found, how="diagonal_relaxed")["b"].to_list() == [None, None, None, "x"]
+    assert all("b" in part.columns for part in found)
+
+
 @pytest.mark.parametrize("bad", [b"1,\xff\n", b"1,\0\n"])
 def test_what_is_wrong_is_told_with_the_line_of_the_file(tmp_path: Path, bad: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(b"a,b\n" + b"1,2\n" * 20 + bad)

@@ -113,3 +113,8 @@ def test_json_lines_keep_their_types_and_lines(tmp_path: Path) -> None:
 def test_a_line_that_is_no_json_object_is_named(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(DataError, match="line 2: a JSON object a line is needed"):
         read_table(write(tmp_path / "a.jsonl", b'{"a": 1}\n' + line + b"\n"))
+
+
+def test_an_array_of_json_is_told_from_lines_of_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 1: a JSON object a line is needed"):
+        read_table(write(tmp_path / "a.json", b'[{"a": 1}]'))

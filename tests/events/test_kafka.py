@@ -334,3 +334,12 @@ def test_tls_by_settings_of_a_file_reaches_the_broker(tmp_path: Path) -> None:
         with context.wrap_socket(plain, server_side=True) as connection:
             assert connection.recv(1) == b"\0"  # the length of a request: the client has accepted the certificate
     sink.close()
+
+
+def test_a_broker_that_is_away_is_complained_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        opened = KafkaSink(f"127.0.0.1:{nobody.getsockname()[1]}", "events")
+        time.sleep(1.5)  # for some ten tries
+        opened.close()
+    assert sum("refused" in line for line in caplog.messages) == 1

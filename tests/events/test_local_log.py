@@ -58,6 +58,12 @@ def test_it_is_a_sink_and_a_source(log: LocalLog, tmp_path: Path) -> None:
     assert isinstance(LocalSource(tmp_path / "log"), Source)
 
 
+def test_a_file_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").touch()
+    with pytest.raises(TransportError, match=r"history\.csv: is a file; a log is a folder"):
+        LocalLog(tmp_path / "history.csv")
+
+
 def test_records_come_back_in_order_with_their_offsets(log: LocalLog, tmp_path: Path) -> None:
     append(log, *[b"%d" % number for number in range(100)])
     records = list(drain(LocalSource(tmp_path / "log")))

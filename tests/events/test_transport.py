@@ -58,3 +58,8 @@ def test_a_file_that_is_no_mapping_of_settings_is_refused(tmp_path: Path, text: 
     (tmp_path / "kafka.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"kafka\.yaml: "):
         read_settings(tmp_path / "kafka.yaml")
+
+
+def test_a_log_without_a_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="name is empty"):
+        open_sink("")

@@ -40,7 +40,7 @@ def remove(
     Example: shortlist items remove --profiles valkey://127.0.0.1:6379/0 item-17 item-18
     """
     wanted, opened = list(_ids(ids, file)), _open(profiles)
-    typer.echo(_told(opened.remove(wanted), len(wanted), "removed", "were"))
+    typer.echo(_told(opened.remove(wanted), len(wanted), "removed", "were removed already"))
     if bundle is not None:
         _, state = opened.state()
         known = {*_known(_bundle(bundle), wanted), *state.added}

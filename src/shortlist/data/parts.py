@@ -20,6 +20,16 @@ def read_parts(path: Path) -> Iterator[pl.DataFrame]:
         yield from _parquet_parts(path)
         return
     known: dict[str, pl.DataType] = {}
+    if is_json(path):  # a part has the columns that its lines name, and which the table has is asked of the first
+        for part in _parts_of_text(path):
+            known |= part.schema
+    for part in _parts_of_text(path):
+        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in known.items() if name not in part.columns]
+        known |= part.schema
+        yield part.with_columns(*lacking)
+
+
+def _parts_of_text(path: Path) -> Iterator[pl.DataFrame]:
     for content, lines in _text_parts(path, has_header=not is_json(path)):
         try:
             part = read_table(path, content)
@@ -27,9 +37,7 @@ def read_parts(path: Path) -> Iterator[pl.DataFrame]:
             if lines:
                 read_table(path)  # says which line of the file it is
             raise
-        lacking = [pl.lit(None, dtype).alias(name) for name, dtype in known.items() if name not in part.columns]
-        known |= part.schema  # a part of JSON lines has the columns that its lines name
-        yield part.with_columns(*lacking, pl.col(LINE) + lines)
+        yield part.with_columns(pl.col(LINE) + lines)
 
 
 def _parquet_parts(path: Path) -> Iterator[pl.DataFrame]:

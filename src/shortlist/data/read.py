@@ -43,7 +43,7 @@ def is_parquet(path: Path) -> bool:
 
 def is_json(path: Path) -> bool:
     """Whether the suffix says JSON lines."""
-    return path.suffix.lower() in {".jsonl", ".ndjson"}
+    return path.suffix.lower() in {".jsonl", ".ndjson", ".json"}
 
 
 def read_csv(

@@ -21,7 +21,7 @@ from shortlist.errors import ConfigError
 
 REQUIRED, OPTIONAL = ("user_id", "item_id"), ("timestamp", "event", "value")
 SEPARATORS = ("|", ";", ",")
-HINT = "Map it in data.columns, from our name to the file's."
+HINT = "Map it in data.columns (or --column), from our name to the file's."
 
 
 def load(

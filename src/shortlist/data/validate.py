@@ -72,12 +72,13 @@ def enforce_limit(rejected: pl.DataFrame, total: int, max_rejected: float, path:
     share = len(rejected) / max(total, 1)
     if not len(rejected) or (share <= max_rejected and len(rejected) < total):
         return
+    remedy = "Mend the file, or raise data.max_rejected (or --max-rejected)" if max_rejected else "Mend the file"
     counts = ", ".join(f"{count} × {reason!r}" for reason, count in count_reasons(rejected).items())
     first = rejected.row(0, named=True)
     raise DataError(
         f"{path}: {len(rejected)} of {total} rows ({share:.1%}) are rejected, {max_rejected:.1%} allowed: {counts}; "
         f"first: line {first['line']}, column {first['column']!r}, value {first['value']!r}. "
-        "Mend the file, or raise data.max_rejected"
+        f"{remedy}"
     )
 
 

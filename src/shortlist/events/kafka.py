@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from shortlist.errors import ConfigError
-from shortlist.events.kafka_client import configured, consumer_config, named, plain_config, producer_config
+from shortlist.events.kafka_client import ClientLog, configured, consumer_config, named, plain_config, producer_config
 from shortlist.events.transport import OffsetError, Record, TransportError
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _SLICE_S = 0.1  # how soon a change of the assignment is noticed
 def create_topic(servers: str, topic: str, partitions: int, settings: Mapping[str, str] | None = None) -> None:
     """Make `topic` unless it is there, replicated as the broker does by default. Raises TransportError."""
     with named(f"kafka://{servers}/{topic}"):
-        admin = AdminClient(plain_config(servers, settings), logger=_log)
+        admin = AdminClient(plain_config(servers, settings), logger=ClientLog())
         try:
             admin.create_topics([NewTopic(topic, partitions)])[topic].result(_TIMEOUT_S)
         except KafkaException as error:
@@ -62,7 +62,7 @@ class KafkaSink:
         self._usable.set()
         self._closed = threading.Event()
         with configured(self._where):
-            self._producer = Producer(self._config, logger=_log)
+            self._producer = Producer(self._config, logger=ClientLog())
         self._thread = threading.Thread(target=self._serve, name="kafka-delivery", daemon=True)
         self._thread.start()
 
@@ -106,7 +106,7 @@ class KafkaSink:
                 _log.warning("%s: a new producer after: %s", self._where, error)
                 self._usable.clear()
                 self._finish()
-                self._producer = Producer(self._config, logger=_log)
+                self._producer = Producer(self._config, logger=ClientLog())
                 self._usable.set()
 
     def _finish(self) -> None:
@@ -132,7 +132,7 @@ class KafkaSource:
         self._where = f"kafka://{servers}/{topic}"
         config = consumer_config(servers, group or f"shortlist-{uuid4().hex}", settings)
         with configured(self._where):
-            self._consumer = Consumer(config, logger=_log)
+            self._consumer = Consumer(config, logger=ClientLog())
         self._next: dict[int, int] = {}  # where each assigned partition goes on
         self._moved = False  # `_next` is to be told to the client
         self._untold: frozenset[int] = frozenset()  # partitions that arrived and that `_callback` does not know of

@@ -86,6 +86,15 @@ class Complaints:
             _log.warning("kafka: %s", error.str())
 
 
+class ClientLog:
+    """The client's own log. Of connections that fail it has a line for each try; `Complaints` tells of those."""
+
+    def log(self, level: int, form: str, *words: str) -> None:
+        """Log unless it is a failed connection; the first of the words says what it is about."""
+        if words[:1] != ("FAIL",):
+            _log.log(level, form, *words)
+
+
 @contextlib.contextmanager
 def named(where: str) -> Iterator[None]:
     """The client's errors as our own."""

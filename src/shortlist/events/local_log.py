@@ -49,6 +49,8 @@ class LocalLog:
         Whole segments are deleted, the oldest first, while a partition exceeds its share of `retention_bytes`.
         Raises TransportError when another process writes to it or acknowledged records are damaged.
         """
+        if folder.is_file():
+            raise TransportError(f"{folder}: is a file; a log is a folder, or kafka://host:port/topic")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:

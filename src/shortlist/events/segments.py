@@ -100,8 +100,8 @@ def describe(folder: Path) -> tuple[str, int]:
         found, identity, partitions = document["format"], str(document["id"]), int(document["partitions"])
     except FileNotFoundError:
         raise TransportError(
-            f"{folder} holds no event log; `shortlist gateway --events {folder}` makes one, and `shortlist serve "
-            "--realtime FOLDER` keeps one in FOLDER/events"
+            f"{folder} holds no event log; `shortlist events import` or `shortlist gateway --events {folder}` makes "
+            "one, and `shortlist serve --realtime FOLDER` keeps one in FOLDER/events"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise TransportError(f"{folder / 'log.json'} is damaged ({error!r}); restore it from a backup") from None

@@ -101,6 +101,8 @@ class Source(Protocol):
 
 def open_sink(where: str, settings: Mapping[str, str] | None = None) -> Sink:
     """The sink at `where`: a folder, or kafka://host:port[,host:port…]/topic with further `settings` of the client."""
+    if not where:
+        raise ConfigError("the log's name is empty: a folder or kafka://host:port/topic is allowed")
     if not where.startswith(KAFKA):
         from shortlist.events.local_log import LocalLog
 
