@@ -12,14 +12,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from shortlist.catalog import AHEAD, LINE
 from shortlist.kernels.fuse_features.encoding import prefetch
 from shortlist.kernels.lanes import dot, internal
 from shortlist.kernels.top_k.cpu import best_positions
 from shortlist.types import Float32, Int32, Int64
 
 Bytes = NDArray[np.uint8]
-
-AHEAD, LINE = 8, 64  # rows asked of memory before they are needed, bytes of a cache line
 
 
 @njit(nogil=True, no_cfunc_wrapper=True)

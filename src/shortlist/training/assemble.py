@@ -92,23 +92,16 @@ def assemble(
         **_profile_arrays(log, features),
         **IdMap.build(log.item_ids).arrays("item"),
     }
-    groups = item_groups(dataset, config.cascade.group_by)
-    if groups is not None:
-        arrays["item_groups"] = groups
-    attributes = item_attributes(dataset.items, dataset.item_attributes, config.cascade.eligibility)
-    attribute_arrays, attribute_document = attribute_parts(attributes)
+    choices, choice_documents = _by_choice(config, dataset, popularity)
+    arrays |= choices
     documents: dict[str, Any] = {
         "layout": layout,
         "features": features.to_document(),
         "filter": trained.filter_input.document(),
         "popularity": popularity.document(),
         "scales": {name: [0.0, 1.0] for name in ("retrieve", "filter", "rank", "popularity")},
+        **choice_documents,
     }
-    if config.cascade.group_by:
-        documents[GROUPS] = group_values(dataset.items[config.cascade.group_by])
-    if attributes:
-        arrays |= {EVERYONE: popularity.everyone, **attribute_arrays}
-        documents[DOCUMENT] = attribute_document
     metadata = {
         "cascade": config.cascade.model_dump(mode="json"),
         "mask_seen": trained.retriever.mask_seen,
@@ -138,6 +131,24 @@ def assemble(
         draft.diversify.scales = {stage: (mean, deviation) for stage, (mean, deviation) in scales.items()}
         documents[golden.DOCUMENT] = golden.golden_document(draft)
         return write(path)
+
+
+def _by_choice(
+    config: Config, dataset: Dataset, popularity: PopularityTable
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and documents of what a configuration may ask for: groups, attributes to restrict by."""
+    arrays: dict[str, NDArray[Any]] = {}
+    documents: dict[str, Any] = {}
+    groups = item_groups(dataset, config.cascade.group_by)
+    if groups is not None:
+        arrays["item_groups"] = groups
+    if config.cascade.group_by:
+        documents[GROUPS] = group_values(dataset.items[config.cascade.group_by])
+    attributes = item_attributes(dataset.items, dataset.item_attributes, config.cascade.eligibility)
+    if attributes:
+        attribute_arrays, documents[DOCUMENT] = attribute_parts(attributes)
+        arrays |= {EVERYONE: popularity.everyone, **attribute_arrays}
+    return arrays, documents
 
 
 def _queries(trained: Trained, config: Config, split: Split) -> Float32:
